@@ -1,0 +1,149 @@
+"""What people and files hand in, before any tokenizer: plain values, no torch.
+
+`data` reads these from files, `feedback` collects and simulates them, the stages turn them into token batches.
+They live outside `types` because `feedback` must never import torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a dialogue."""
+
+    role: Role
+    content: str
+
+
+PromptText = str | tuple[Message, ...]
+"""A prompt as people write it: plain text, or a dialogue that a chat template will render."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Text to learn the language of a domain from; every token is trained on."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A prompt and a response worth imitating; only the response is trained on."""
+
+    prompt: PromptText
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A prompt to answer, with the identity that makes it traceable.
+
+    Args:
+        id: unique within its data set.
+        prompt: what the policy is given.
+        split: `train` or `held_out`; the two never share a prompt.
+        kind: a label for slices of the report, such as `summary` or `refusal`; empty when unknown.
+    """
+
+    id: str
+    prompt: PromptText
+    split: str = "train"
+    kind: str = ""
+
+
+class Degree(StrEnum):
+    """How much better the preferred response is (Llama 2, table 1 of its appendix names the same four)."""
+
+    SIGNIFICANTLY = "significantly"
+    BETTER = "better"
+    SLIGHTLY = "slightly"
+    NEGLIGIBLY = "negligibly"
+    UNSTATED = "unstated"
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """One judged pair within a comparison.
+
+    Args:
+        better: index of the preferred response; for a tie, the lower of the two indices.
+        worse: index of the other response.
+        tie: the annotator saw no difference; `better` and `worse` then carry no order.
+        degree: how much better, `UNSTATED` where nobody asked.
+    """
+
+    better: int
+    worse: int
+    tie: bool = False
+    degree: Degree = Degree.UNSTATED
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """K responses to one prompt and what one annotator said of their pairs.
+
+    A K-way ranking is the comparison that holds all its pairs (see `from_ranks`). Pairs may be fewer than C(K, 2),
+    and human pairs may contradict each other: both are kept as they are.
+
+    Args:
+        id: unique within its data set.
+        prompt: what was answered.
+        responses: the K texts, in the order of their indices.
+        preferences: the judged pairs.
+        annotator: who judged; empty when unknown.
+        shown: the order in which the responses were shown, as indices into `responses`; empty when unknown.
+        kind: slice label of the prompt, empty when unknown.
+
+    Raises:
+        ValueError: an index is out of range, a pair compares a response with itself, or K < 2.
+    """
+
+    id: str
+    prompt: PromptText
+    responses: tuple[str, ...]
+    preferences: tuple[Preference, ...]
+    annotator: str = ""
+    shown: tuple[int, ...] = ()
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        k = len(self.responses)
+        if k < 2:
+            raise ValueError(f"a comparison needs at least 2 responses; got {k} in {self.id!r}; drop the row or add one")
+        for p in self.preferences:
+            if not (0 <= p.better < k and 0 <= p.worse < k) or p.better == p.worse:
+                raise ValueError(
+                    f"a preference must name two different responses among 0..{k - 1}; got ({p.better}, {p.worse}) "
+                    f"in {self.id!r}; mend the indices"
+                )
+
+    @classmethod
+    def from_ranks(
+        cls,
+        id: str,
+        prompt: PromptText,
+        responses: Sequence[str],
+        ranks: Sequence[int],
+        *,
+        annotator: str = "",
+        shown: Sequence[int] = (),
+        kind: str = "",
+    ) -> "Comparison":
+        """All C(K, 2) pairs of a ranking; 1 is best, equal ranks are ties.
+
+        Raises:
+            ValueError: `ranks` and `responses` differ in length.
+        """
+        if len(ranks) != len(responses):
+            raise ValueError(f"one rank per response is needed; got {len(ranks)} ranks for {len(responses)} in {id!r}")
+        pairs = []
+        for i in range(len(ranks)):
+            for j in range(i + 1, len(ranks)):
+                better, worse = (i, j) if ranks[i] <= ranks[j] else (j, i)
+                pairs.append(Preference(better, worse, tie=ranks[i] == ranks[j]))
+        return cls(id, prompt, tuple(responses), tuple(pairs), annotator, tuple(shown), kind)
