@@ -114,7 +114,9 @@ class Comparison:
     def __post_init__(self) -> None:
         k = len(self.responses)
         if k < 2:
-            raise ValueError(f"a comparison needs at least 2 responses; got {k} in {self.id!r}; drop the row or add one")
+            raise ValueError(
+                f"a comparison needs at least 2 responses; got {k} in {self.id!r}; drop the row or add one"
+            )
         for p in self.preferences:
             if not (0 <= p.better < k and 0 <= p.worse < k) or p.better == p.worse:
                 raise ValueError(

@@ -1,0 +1,169 @@
+"""The handles that the loops and parts hold: what each can be asked, never how it does it.
+
+Every class here is a protocol. One contract suite per protocol runs over every implementation.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from torch import Tensor
+
+from assent.types import (
+    ActorCriticOutputs,
+    Batch,
+    Loss,
+    Mean,
+    Request,
+    Rollout,
+    Sample,
+    Sampling,
+    Scored,
+    ScoreEvents,
+    Sequences,
+    TokenOutputs,
+)
+
+State = dict[str, Any]
+"""What `torch.save` can write and `torch.load(weights_only=True)` can read: tensors, numbers, text, lists, dicts."""
+
+B = TypeVar("B", bound=Batch)
+S = TypeVar("S", bound=Scored)
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A part whose state is saved with the run and restored bit for bit."""
+
+    def state_dict(self) -> State: ...
+    def load_state_dict(self, state: State) -> None: ...
+
+
+class Forward(Protocol):
+    """The models of a learner, asked for what a loss needs. Temperature and padding are its business, not the loss's."""
+
+    def tokens(self, sequences: Sequences) -> TokenOutputs:
+        """The policy's log-probability and entropy at each response token, [B, T]."""
+        ...
+
+    def actor_critic(self, sequences: Sequences) -> ActorCriticOutputs:
+        """The same, with the critic's values."""
+        ...
+
+    def scores(self, sequences: Sequences) -> Tensor:
+        """The scalar model's score at the last token of each sequence, [B]."""
+        ...
+
+
+class OfflineAlgorithm(Protocol[B]):
+    """Batches of data to a loss: pretraining, SFT, reward models, direct alignment."""
+
+    def loss(self, batch: B, forward: Forward) -> Loss: ...
+
+
+class OnlineAlgorithm(Protocol[S, B]):
+    """Scored rollouts to experience to a loss.
+
+    `epochs` passes are made over each experience, each cut at random into `minibatches` optimiser steps.
+    """
+
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def minibatches(self) -> int: ...
+    def experience(self, scored: S) -> B: ...
+    def loss(self, batch: B, forward: Forward) -> Loss: ...
+
+
+class Engine(Protocol):
+    """Samples responses. Tokens of a request depend on its prompt, seed and the weights, not on its neighbours."""
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Sample]:
+        """One sample per request, in order."""
+        ...
+
+    def sync(self, weights: Mapping[str, Tensor], *, version: int) -> None:
+        """Take these weights; afterwards `fingerprint` proves which ones the engine samples from."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Digest of the weights that the next token will be sampled from."""
+        ...
+
+
+class Scorer(Protocol):
+    """A judge of rollouts: reward model, rule, person."""
+
+    @property
+    def name(self) -> str: ...
+    def score(self, rollouts: Sequence[Rollout]) -> list[ScoreEvents]:
+        """One tuple of events per rollout, in order; an empty tuple means "no score"."""
+        ...
+
+
+class Scoring(Stateful, Protocol):
+    """Rollouts to `Scored`: scores, shaping, old and reference log-probabilities, values, KL coefficient."""
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> Scored: ...
+
+
+class Source(Stateful, Protocol):
+    """Prompts through an engine: yields (step, rollouts) from where it stands, and passes new weights on."""
+
+    def __iter__(self) -> Iterator[tuple[int, list[Rollout]]]: ...
+    def sync(self, weights: Mapping[str, Tensor], *, version: int) -> None: ...
+
+
+class BatchSource(Stateful, Protocol):
+    """Data through a tokenizer: yields (step, batch) from where it stands."""
+
+    def __iter__(self) -> Iterator[tuple[int, Batch]]: ...
+    def __len__(self) -> int:
+        """Steps in all."""
+        ...
+
+
+class Learner(Stateful, Protocol):
+    """Owns modules, reduction, gradients, clipping and the optimiser."""
+
+    def step(self, batch: Batch, algorithm: OfflineAlgorithm) -> dict[str, Mean]:
+        """One optimiser step on one batch."""
+        ...
+
+    def update(self, experience: Batch, algorithm: OnlineAlgorithm) -> dict[str, Mean]:
+        """Epochs times minibatches optimiser steps on one experience."""
+        ...
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """The policy's weights, by name, as an engine takes them."""
+        ...
+
+
+class Tracker(Stateful, Protocol):
+    """Takes metrics and shows progress."""
+
+    def log(self, step: int, metrics: Mapping[str, Mean | float]) -> None:
+        """Record one step; turns `Mean` into a number, once."""
+        ...
+
+    def progress(self, done: int, total: int) -> None:
+        """Move the bar of the running stage."""
+        ...
+
+
+class Checkpoint(Protocol):
+    """Saves every part whole, in one atomic file, and brings them all back."""
+
+    def restore(self) -> int:
+        """Load the newest state, if any; the number of steps it had finished, 0 for a fresh start."""
+        ...
+
+    def after_step(self, done: int) -> None:
+        """Called after each finished step; saves when one is due."""
+        ...
+
+
+class Phase(Protocol):
+    """Times the named phases of a step."""
+
+    def __call__(self, name: str) -> AbstractContextManager[None]: ...
