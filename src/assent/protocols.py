@@ -28,7 +28,8 @@ State = dict[str, Any]
 """What `torch.save` can write and `torch.load(weights_only=True)` can read: tensors, numbers, text, lists, dicts."""
 
 B = TypeVar("B", bound=Batch)
-S = TypeVar("S", bound=Scored)
+S_in = TypeVar("S_in", bound=Scored, contravariant=True)
+B_in = TypeVar("B_in", bound=Batch, contravariant=True)
 
 
 @runtime_checkable
@@ -40,7 +41,7 @@ class Stateful(Protocol):
 
 
 class Forward(Protocol):
-    """The models of a learner, asked for what a loss needs. Temperature and padding are its business, not the loss's."""
+    """The models of a learner, asked for what a loss needs. Temperature and padding are its business."""
 
     def tokens(self, sequences: Sequences) -> TokenOutputs:
         """The policy's log-probability and entropy at each response token, [B, T]."""
@@ -55,13 +56,13 @@ class Forward(Protocol):
         ...
 
 
-class OfflineAlgorithm(Protocol[B]):
+class OfflineAlgorithm(Protocol[B_in]):
     """Batches of data to a loss: pretraining, SFT, reward models, direct alignment."""
 
-    def loss(self, batch: B, forward: Forward) -> Loss: ...
+    def loss(self, batch: B_in, forward: Forward) -> Loss: ...
 
 
-class OnlineAlgorithm(Protocol[S, B]):
+class OnlineAlgorithm(Protocol[S_in, B]):
     """Scored rollouts to experience to a loss.
 
     `epochs` passes are made over each experience, each cut at random into `minibatches` optimiser steps.
@@ -71,7 +72,7 @@ class OnlineAlgorithm(Protocol[S, B]):
     def epochs(self) -> int: ...
     @property
     def minibatches(self) -> int: ...
-    def experience(self, scored: S) -> B: ...
+    def experience(self, scored: S_in) -> B: ...
     def loss(self, batch: B, forward: Forward) -> Loss: ...
 
 

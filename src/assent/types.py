@@ -139,7 +139,7 @@ class Sampling:
             )
         if self.max_new_tokens < 1 or self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
-                f"lengths must satisfy 1 <= max and min <= max; got min {self.min_new_tokens}, max {self.max_new_tokens}"
+                f"lengths must satisfy 1 <= max and min <= max; got {self.min_new_tokens=}, {self.max_new_tokens=}"
             )
 
 
