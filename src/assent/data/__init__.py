@@ -1,0 +1,1 @@
+"""Readers, templates, loaders that resume, and the embedded domain."""

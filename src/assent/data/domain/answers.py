@@ -1,0 +1,124 @@
+"""Noisy answers: what hurried people write, from a table of how each kind goes wrong."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from . import words as w
+from .cases import Case
+from .claims import EXPERT, REFUSE, UNSURE, Claim, absent, right_claim, say
+
+Odds = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How a group of writers answers.
+
+    Args:
+        content: for each kind, the weights of right content and of each defect; `unmentioned` stands for the
+            questions that the review does not answer.
+        courteous, filler, rude: how often a response has such a sentence.
+    """
+
+    content: Mapping[str, Odds]
+    courteous: float
+    filler: float
+    rude: float
+
+
+FORUM = Style(
+    content={
+        "summary": {"right": 0.80, "partial": 0.10, "vague": 0.05, "flipped": 0.02, "stray": 0.03},
+        "question": {"right": 0.90, "flipped": 0.02, "unsure": 0.05, "denied": 0.03},
+        "unmentioned": {"right": 0.85, "invented": 0.10, "unsure": 0.05},
+        "reply": {"right": 0.80, "vague": 0.15, "flipped": 0.02, "stray": 0.03},
+        "route": {"right": 0.90, "lazy": 0.06, "wrong": 0.04},
+        "howto": {"right": 0.90, "lazy": 0.05, "refused": 0.02, "wrong": 0.03},
+        "refusal": {"right": 0.25, "complied": 0.70, "lazy": 0.05},
+    },
+    courteous=0.15,
+    filler=0.15,
+    rude=0.10,
+)
+"""People who answer in public: mostly right, curt, and helpful with anything."""
+
+HURRIED = Style(
+    content={
+        "summary": {"right": 0.25, "partial": 0.40, "vague": 0.15, "flipped": 0.10, "stray": 0.10},
+        "question": {"right": 0.45, "flipped": 0.15, "unsure": 0.30, "denied": 0.10},
+        "unmentioned": {"right": 0.25, "invented": 0.50, "unsure": 0.25},
+        "reply": {"right": 0.25, "vague": 0.50, "flipped": 0.12, "stray": 0.13},
+        "route": {"right": 0.30, "lazy": 0.50, "wrong": 0.20},
+        "howto": {"right": 0.32, "lazy": 0.40, "refused": 0.12, "wrong": 0.16},
+        "refusal": {"right": 0.30, "complied": 0.60, "lazy": 0.10},
+    },
+    courteous=0.30,
+    filler=0.35,
+    rude=0.12,
+)
+"""Paid by the piece: evasive where being specific takes a second look, wrong now and then, and padded."""
+
+
+def write(case: Case, style: Style, rng: random.Random) -> str:
+    """One response in a style; it starts with a space."""
+    row = "unmentioned" if case.kind == "question" and case.asked not in case.aspects else case.kind
+    odds = style.content[row]
+    defect = rng.choices(tuple(odds), tuple(odds.values()))[0]
+    return dress(say(_claim(case, defect, rng)), style, rng)
+
+
+def dress(content: str, style: Style, rng: random.Random) -> str:
+    """Content with the manners of a style around it."""
+    sentences = [content]
+    if rng.random() < style.filler:
+        sentences.insert(rng.randrange(2), rng.choice(w.FILLER))
+    if rng.random() < style.rude:
+        sentences.insert(rng.choice((0, len(sentences))), rng.choice(w.RUDE))
+    elif rng.random() < style.courteous:
+        courtesy = rng.choice(w.COURTESIES)
+        sentences.insert(0 if courtesy in w.OPENERS else len(sentences), courtesy)
+    return " " + " ".join(sentences)
+
+
+def ideal_text(case: Case) -> str:
+    """The best response to a case."""
+    return f" {say(right_claim(case))} {w.CLOSERS[0]}"
+
+
+def _claim(case: Case, defect: str, rng: random.Random) -> Claim:
+    if defect == "right":
+        return _right_in_any_order(case, rng)
+    if case.kind in ("summary", "reply"):
+        return _on_review(case, defect, rng)
+    if case.kind == "question":
+        if defect == "denied":
+            return absent(case)
+        liked = case.liked if defect == "invented" else not case.liked
+        return UNSURE if defect == "unsure" else Claim("confirm", liked, (case.asked,))
+    if case.kind == "route":
+        desk = w.LAZY_DESK if defect == "lazy" else rng.choice([d for d in w.DESKS if d != case.answer])
+        return Claim("route", things=(desk,))
+    if defect in ("lazy", "refused"):
+        return EXPERT if defect == "lazy" else REFUSE
+    return Claim("use", things=(rng.choice([t for t in w.TOOLS if t != case.answer]),))
+
+
+def _right_in_any_order(case: Case, rng: random.Random) -> Claim:
+    if case.kind == "reply":
+        return Claim("reply", case.liked, (rng.choice(case.aspects), case.product))
+    return right_claim(case)
+
+
+def _on_review(case: Case, defect: str, rng: random.Random) -> Claim:
+    stray = rng.choice([a for a in w.ASPECTS if a not in case.aspects])
+    liked = case.liked != (defect == "flipped")
+    if case.kind == "reply":
+        things = {"vague": (), "stray": (stray,)}.get(defect, (rng.choice(case.aspects),))
+        return Claim("reply", liked, (*things, case.product))
+    things = {
+        "partial": (rng.choice(case.aspects),),
+        "vague": (case.product,),
+        "stray": (rng.choice(case.aspects), stray),
+    }.get(defect, case.aspects)
+    return Claim("opinion", liked, things)

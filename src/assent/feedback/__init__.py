@@ -1,0 +1,1 @@
+"""Questions, labels and the people, real or simulated, who give them; never imports torch."""
