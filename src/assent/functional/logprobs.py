@@ -1,0 +1,302 @@
+"""Log-probabilities and entropies of tokens, from logits or straight from hidden states.
+
+Position t of the logits (or of the hidden states) scores position t of the tokens: shift before calling. Divide by the
+temperature that the tokens were sampled at, in the policy and in the reference alike.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from assent.functional import _guards
+from assent.functional._precision import as_float
+
+# Logits alive at once when `chunk` is None. On a CPU they should stay in cache, on a GPU a chunk should fill the
+# device.
+CHUNK_LOGITS_CPU = 2**20
+CHUNK_LOGITS_GPU = 2**27
+SMALLEST_CHUNK = 64
+NEVER_A_TOKEN = torch.iinfo(
+    torch.int64
+).min  # cross_entropy answers 0 for its ignore_index; no token may be ignored here
+NO_LOGPROB = -1e4  # stands for -inf where it would meet a 0: exp of it is exactly 0, and 0 times it is 0 and not nan
+
+
+def token_logprobs(logits_BTV: Tensor, tokens_BT: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """log softmax(logits / temperature)[token].
+
+    Args:
+        logits_BTV: `[..., V]`; -inf is probability 0.
+        tokens_BT: `[...]` int64, in [0, V): put any valid id on padding, there is no ignored one.
+        temperature: positive.
+
+    Returns:
+        `[...]`, nats, float32 at least.
+
+    Raises:
+        ValueError: shapes do not fit, the temperature is not positive, a token is outside [0, V) (on a GPU the device
+            refuses such a token itself, so as not to wait for it here).
+    """
+    _check(logits_BTV, tokens_BT, temperature, vocabulary=logits_BTV.shape[-1])
+    logits_NV = _tempered(as_float(logits_BTV), temperature).flatten(0, -2)
+    return _pick(logits_NV, tokens_BT.flatten()).view(tokens_BT.shape)
+
+
+def entropy(logits_BTV: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """-sum_v p(v) log p(v), p = softmax(logits / temperature); logits of -inf add 0.
+
+    Args:
+        logits_BTV: `[..., V]`.
+        temperature: positive.
+
+    Returns:
+        `[...]`, nats, from 0 to log V.
+
+    Raises:
+        ValueError: the temperature is not positive.
+    """
+    _guards.number("temperature", temperature, low=0.0, open_low=True, open_high=True)
+    return _entropy(F.log_softmax(_tempered(as_float(logits_BTV), temperature), dim=-1))
+
+
+def linear_token_logprobs(
+    hidden_BTD: Tensor,
+    weight_VD: Tensor,
+    tokens_BT: Tensor,
+    *,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+    bias_V: Tensor | None = None,
+) -> Tensor:
+    """`token_logprobs(hidden @ weight^T + bias, tokens)` without ever holding the logits of all positions.
+
+    Positions go through the head `chunk` at a time, forward and backward; the backward pass computes the logits of a
+    chunk again (one matrix product more) and skips positions whose gradient is exactly 0, so that prompts and padding
+    cost nothing there and nan on them spreads nowhere. When everything fits in one chunk, its log-softmax is kept and
+    nothing is computed twice. Gradients of hidden, weight and bias are exact; a second derivative is refused.
+
+    Args:
+        hidden_BTD: `[..., D]`, that is `[B, T, D]` or `[N, D]`.
+        weight_VD: the language-model head.
+        tokens_BT: `[...]` int64, in [0, V).
+        temperature: positive.
+        chunk: positions at a time. None takes as many as keep 2^20 logits alive on a CPU (4 MiB in float32, which a
+            cache holds) and 2^27 on a GPU (512 MiB), but at least 64.
+        bias_V: of the head, if it has one.
+
+    Returns:
+        `[...]`, nats, float32 at least. Half-precision input is multiplied as it is and raised before the softmax, as
+        a head in half precision would; under autocast it is cast as autocast would.
+
+    Raises:
+        ValueError: shapes do not fit, the temperature is not positive, chunk < 1, a token is outside [0, V) (on CPU).
+    """
+    logprobs_N, _ = _linear(hidden_BTD, weight_VD, bias_V, tokens_BT, temperature, chunk, with_entropy=False)
+    return logprobs_N.view(tokens_BT.shape)
+
+
+def linear_token_logprobs_and_entropy(
+    hidden_BTD: Tensor,
+    weight_VD: Tensor,
+    tokens_BT: Tensor,
+    *,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+    bias_V: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`linear_token_logprobs` and the entropy of each position's distribution, in the same pass; both carry gradients.
+
+    Arguments and errors as `linear_token_logprobs`.
+
+    Returns:
+        (logprobs, entropy), `[...]` each, nats.
+    """
+    logprobs_N, entropy_N = _linear(hidden_BTD, weight_VD, bias_V, tokens_BT, temperature, chunk, with_entropy=True)
+    return logprobs_N.view(tokens_BT.shape), entropy_N.view(tokens_BT.shape)
+
+
+def _check(scored_BTX: Tensor, tokens_BT: Tensor, temperature: float, *, vocabulary: int) -> None:
+    _guards.number("temperature", temperature, low=0.0, open_low=True, open_high=True)
+    if scored_BTX.shape[:-1] != tokens_BT.shape or scored_BTX.dim() < 2:
+        _guards.refuse(
+            "each token needs one position that scores it",
+            got=f"{tuple(scored_BTX.shape)} for tokens {tuple(tokens_BT.shape)}",
+            fix="pass [..., V] logits (or [..., D] hidden states) with tokens of the leading shape [...]",
+        )
+    if tokens_BT.dtype != torch.int64:
+        _guards.refuse("tokens must be int64", got=tokens_BT.dtype, fix="pass tokens.long()")
+    if tokens_BT.device.type == "cpu" and tokens_BT.numel():
+        lowest, highest = (int(x) for x in tokens_BT.aminmax())
+        if lowest < 0 or highest >= vocabulary:
+            _guards.refuse(
+                f"tokens must be in [0, {vocabulary})",
+                got=f"{lowest} to {highest}",
+                fix="put any valid id on padding and leave it out by mask",
+            )
+
+
+def _tempered(logits: Tensor, temperature: float) -> Tensor:
+    return logits if temperature == 1.0 else logits / temperature
+
+
+def _pick(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
+    # One fused pass; log-softmax subtracts the maximum first, so a likely token keeps its digits however large the
+    # logits.
+    return -F.cross_entropy(logits_NV, tokens_N, reduction="none", ignore_index=NEVER_A_TOKEN)
+
+
+def _entropy(logprobs_NV: Tensor) -> Tensor:
+    impossible = logprobs_NV.isneginf()
+    return -(logprobs_NV.exp() * torch.where(impossible, 0.0, logprobs_NV)).sum(-1)
+
+
+def _linear(
+    hidden_BTD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    tokens_BT: Tensor,
+    temperature: float,
+    chunk: int | None,
+    *,
+    with_entropy: bool,
+) -> tuple[Tensor, Tensor]:
+    _guards.rank("weight_VD", weight_VD, 2, "[V, D]")
+    size_V, size_D = weight_VD.shape
+    _check(hidden_BTD, tokens_BT, temperature, vocabulary=size_V)
+    if hidden_BTD.shape[-1] != size_D or (bias_V is not None and bias_V.shape != (size_V,)):
+        _guards.refuse(
+            "hidden, weight and bias do not fit each other",
+            got=f"hidden {tuple(hidden_BTD.shape)}, weight {tuple(weight_VD.shape)}, "
+            f"bias {None if bias_V is None else tuple(bias_V.shape)}",
+            fix="pass hidden [..., D], weight [V, D] and bias [V] or None",
+        )
+    device = hidden_BTD.device.type
+    if chunk is None:
+        budget = CHUNK_LOGITS_CPU if device == "cpu" else CHUNK_LOGITS_GPU
+        chunk = max(SMALLEST_CHUNK, budget // size_V)
+    _guards.count("chunk", chunk)
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    else:
+        dtype = torch.promote_types(hidden_BTD.dtype, weight_VD.dtype)
+    with torch.autocast(device, enabled=False):
+        result: tuple[Tensor, Tensor] = _LinearLogprobs.apply(
+            hidden_BTD.flatten(0, -2).to(dtype),
+            weight_VD.to(dtype),
+            None if bias_V is None else bias_V.to(dtype),
+            tokens_BT.flatten(),
+            temperature,
+            chunk,
+            with_entropy,
+        )
+    return result
+
+
+def _chunk_logprobs(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float) -> Tensor:
+    return F.log_softmax(_tempered(as_float(F.linear(hidden_ND, weight_VD, bias_V)), temperature), dim=-1)
+
+
+class _LinearLogprobs(torch.autograd.Function):
+    """Head, log-softmax and choice of the token, a chunk of positions at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        tokens_N: Tensor,
+        temperature: float,
+        chunk: int,
+        with_entropy: bool,
+    ) -> tuple[Tensor, Tensor]:
+        size_N = hidden_ND.shape[0]
+        logprobs_N = as_float(hidden_ND.new_empty(0)).new_empty(size_N)
+        entropy_N = torch.empty_like(logprobs_N) if with_entropy else logprobs_N.new_empty(0)
+        kept_NV = None
+        for start in range(0, size_N, chunk):
+            rows = slice(start, start + chunk)
+            logprobs_CV = _chunk_logprobs(hidden_ND[rows], weight_VD, bias_V, temperature)
+            logprobs_N[rows] = logprobs_CV.gather(1, tokens_N[rows, None])[:, 0]
+            if with_entropy:
+                entropy_N[rows] = _entropy(logprobs_CV)
+            if size_N <= chunk and any(ctx.needs_input_grad[:3]):
+                kept_NV = logprobs_CV
+            del logprobs_CV  # else it lives on beside the next chunk's
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, tokens_N, entropy_N, kept_NV)
+        ctx.temperature, ctx.chunk, ctx.with_entropy = temperature, chunk, with_entropy
+        if not with_entropy:
+            ctx.mark_non_differentiable(entropy_N)
+        return logprobs_N, entropy_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_N: Tensor, grad_entropy_N: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_ND, weight_VD, bias_V, tokens_N, entropy_N, kept_NV = ctx.saved_tensors
+        wanted_hidden, wanted_weight, wanted_bias = ctx.needs_input_grad[:3]
+        grad_hidden_ND = torch.zeros_like(hidden_ND) if wanted_hidden else None
+        # Summed over chunks, hence in float32 at least, like the sum inside one matrix product.
+        grad_weight_VD = as_float(weight_VD.new_empty(0)).new_zeros(weight_VD.shape) if wanted_weight else None
+        grad_bias_V = grad_N.new_zeros(weight_VD.shape[0]) if wanted_bias else None
+
+        moving_N = grad_N != 0
+        if ctx.with_entropy:
+            moving_N = moving_N | (grad_entropy_N != 0)
+        for rows_C in _rows(moving_N, ctx.chunk):
+            hidden_CD, tokens_C = hidden_ND[rows_C], tokens_N[rows_C]
+            if kept_NV is None:
+                logprobs_CV = _chunk_logprobs(hidden_CD, weight_VD, bias_V, ctx.temperature)
+            else:
+                logprobs_CV = kept_NV[rows_C]
+            entropies_C = (entropy_N[rows_C], grad_entropy_N[rows_C]) if ctx.with_entropy else None
+            slope_CV = _logit_gradient(logprobs_CV, tokens_C, grad_N[rows_C], entropies_C, ctx.temperature)
+            del logprobs_CV
+            narrow_CV = slope_CV.to(hidden_ND.dtype)
+            if grad_hidden_ND is not None:
+                grad_hidden_ND[rows_C] = narrow_CV @ weight_VD
+            if grad_weight_VD is not None:
+                if grad_weight_VD.dtype == narrow_CV.dtype:
+                    grad_weight_VD.addmm_(narrow_CV.t(), hidden_CD)
+                else:
+                    grad_weight_VD += narrow_CV.t() @ hidden_CD
+            if grad_bias_V is not None:
+                grad_bias_V += slope_CV.sum(0)
+        return (
+            grad_hidden_ND,
+            None if grad_weight_VD is None else grad_weight_VD.to(weight_VD.dtype),
+            None if grad_bias_V is None or bias_V is None else grad_bias_V.to(bias_V.dtype),
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def _rows(moving_N: Tensor, chunk: int) -> list[slice] | list[Tensor]:
+    """The places that are True, `chunk` at a time; slices, which copy nothing, when all are."""
+    size_N = moving_N.numel()
+    places = moving_N.nonzero()[:, 0]
+    if places.numel() == size_N:
+        return [slice(start, start + chunk) for start in range(0, size_N, chunk)]
+    return list(places.split(chunk))
+
+
+def _logit_gradient(
+    logprobs_CV: Tensor,
+    tokens_C: Tensor,
+    grad_C: Tensor,
+    entropies_C: tuple[Tensor, Tensor] | None,
+    temperature: float,
+) -> Tensor:
+    """d loss / d logits: grad (1[v = token] - p_v) - grad_entropy p_v (log p_v + entropy), over the temperature."""
+    slope_CV = logprobs_CV.exp()
+    if entropies_C is None:
+        slope_CV *= (grad_C / -temperature)[:, None]
+    else:
+        entropy_C, grad_entropy_C = entropies_C
+        pull_CV = logprobs_CV.clamp(min=NO_LOGPROB).add_(entropy_C[:, None]).mul_(grad_entropy_C[:, None])
+        slope_CV *= pull_CV.add_(grad_C[:, None]).mul_(-1.0 / temperature)
+    return slope_CV.scatter_add_(1, tokens_C[:, None], (grad_C / temperature)[:, None])
