@@ -5,9 +5,9 @@ Every class here is a protocol. One contract suite per protocol runs over every 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from assent.types import (
     ActorCriticOutputs,
@@ -27,7 +27,7 @@ from assent.types import (
 State = dict[str, Any]
 """What `torch.save` can write and `torch.load(weights_only=True)` can read: tensors, numbers, text, lists, dicts."""
 
-B = TypeVar("B", bound=Batch)
+B = TypeVar("B", bound="ExperienceBatch")
 S_in = TypeVar("S_in", bound=Scored, contravariant=True)
 B_in = TypeVar("B_in", bound=Batch, contravariant=True)
 
@@ -43,12 +43,20 @@ class Stateful(Protocol):
 class Forward(Protocol):
     """The models of a learner, asked for what a loss needs. Temperature and padding are its business."""
 
+    def logprobs(self, sequences: Sequences) -> Tensor:
+        """The policy's log-probability of each response token, [B, T]."""
+        ...
+
     def tokens(self, sequences: Sequences) -> TokenOutputs:
-        """The policy's log-probability and entropy at each response token, [B, T]."""
+        """The same, with the entropy of each distribution."""
+        ...
+
+    def values(self, sequences: Sequences) -> Tensor:
+        """The critic's value of the state before each response token, [B, T]."""
         ...
 
     def actor_critic(self, sequences: Sequences) -> ActorCriticOutputs:
-        """The same, with the critic's values."""
+        """Log-probabilities, entropies and the critic's values, in one forward where policy and critic share a trunk."""
         ...
 
     def scores(self, sequences: Sequences) -> Tensor:
@@ -60,6 +68,13 @@ class OfflineAlgorithm(Protocol[B_in]):
     """Batches of data to a loss: pretraining, SFT, reward models, direct alignment."""
 
     def loss(self, batch: B_in, forward: Forward) -> Loss: ...
+
+
+class ExperienceBatch(Batch, Protocol):
+    """A batch that also says how it came about."""
+
+    @property
+    def metrics(self) -> Mapping[str, Mean]: ...
 
 
 class OnlineAlgorithm(Protocol[S_in, B]):
@@ -74,6 +89,13 @@ class OnlineAlgorithm(Protocol[S_in, B]):
     def minibatches(self) -> int: ...
     def experience(self, scored: S_in) -> B: ...
     def loss(self, batch: B, forward: Forward) -> Loss: ...
+    def stops(self, metrics: Mapping[str, Mean]) -> bool:
+        """Whether this update has gone far enough, judged by the metrics of its last optimiser step."""
+        ...
+
+    def at(self, step: int) -> Self:
+        """The algorithm as it is in force at a step, for what changes over a run (critic warm-up)."""
+        ...
 
 
 class Engine(Protocol):
@@ -108,10 +130,22 @@ class Scoring(Stateful, Protocol):
     def __call__(self, rollouts: Sequence[Rollout]) -> Scored: ...
 
 
+class Guard(Stateful, Protocol):
+    """Ends a run that has gone too far."""
+
+    def spent(self, scored: Scored) -> bool:
+        """Whether to stop; the guard has then put the policy back where it should be."""
+        ...
+
+
 class Source(Stateful, Protocol):
     """Prompts through an engine: yields (step, rollouts) from where it stands, and passes new weights on."""
 
     def __iter__(self) -> Iterator[tuple[int, list[Rollout]]]: ...
+    def __len__(self) -> int:
+        """Steps in all."""
+        ...
+
     def sync(self, weights: Mapping[str, Tensor], *, version: int) -> None: ...
 
 
@@ -137,6 +171,20 @@ class Learner(Stateful, Protocol):
 
     def weights(self) -> Mapping[str, Tensor]:
         """The policy's weights, by name, as an engine takes them."""
+        ...
+
+
+class Processes(Protocol):
+    """The group of equal learners."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def world(self) -> int: ...
+    def sum_number(self, x: float) -> float: ...
+    def sum_metrics(self, metrics: dict[str, Mean]) -> dict[str, Mean]: ...
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace each gradient by the sum over the group."""
         ...
 
 

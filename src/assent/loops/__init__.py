@@ -1,0 +1,1 @@
+"""The three loops that everyone reads: `offline`, `online`, `select`."""

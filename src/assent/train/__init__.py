@@ -1,0 +1,1 @@
+"""Learner, optimisers, schedule, scoring, checkpoint."""

@@ -1,0 +1,61 @@
+"""Micro-batches: a memory knob and nothing else."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from assent.types import Sequences
+
+
+def micro_batches(costs: Tensor, token_budget: int) -> list[Tensor]:
+    """Cut units into micro-batches whose padded size stays within a budget of tokens.
+
+    Units are ordered by cost, so that neighbours have like lengths and little is padded; the order is a function of the
+    costs alone. A unit above the budget gets a micro-batch of its own.
+
+    Args:
+        costs: int64 [units], tokens of each unit.
+        token_budget: tokens of one micro-batch, padding included.
+
+    Returns:
+        int64 index tensors that partition the units.
+    """
+    order = torch.argsort(costs, descending=True, stable=True)
+    cuts, widest = [0], 0
+    for i, cost in enumerate(costs[order].tolist()):
+        if i == cuts[-1]:
+            widest = cost
+        elif (i + 1 - cuts[-1]) * widest > token_budget:
+            cuts.append(i)
+            widest = cost
+    return [order[a:b] for a, b in zip(cuts, [*cuts[1:], len(order)], strict=True)]
+
+
+def map_sequences(
+    function: Callable[[Sequences], tuple[Tensor, ...]], sequences: Sequences, token_budget: int
+) -> tuple[Tensor, ...]:
+    """Apply a forward pass micro-batch by micro-batch, without gradient, and put the rows back in order.
+
+    Args:
+        function: gives tensors [b] or [b, t] for each micro-batch, t its longest response.
+        sequences: what to run on.
+        token_budget: tokens of one micro-batch, padding included.
+
+    Returns:
+        The same tensors as [B] or [B, T], 0 beyond each response.
+    """
+    outputs: list[Tensor] = []
+    longest = sequences.mask_BT.shape[1]
+    with torch.no_grad():
+        for rows in micro_batches(sequences.lengths_B, token_budget):
+            parts = function(sequences.select(rows))
+            if not outputs:
+                shapes = [(len(sequences), longest) if p.dim() == 2 else (len(sequences),) for p in parts]
+                outputs = [p.new_zeros(shape) for p, shape in zip(parts, shapes, strict=True)]
+            for whole, part in zip(outputs, parts, strict=True):
+                if part.dim() == 2:
+                    whole[rows, : part.shape[1]] = part
+                else:
+                    whole[rows] = part
+    return tuple(outputs)
