@@ -5,7 +5,7 @@ They live outside `types` because `feedback` must never import torch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Literal
 
@@ -149,3 +149,37 @@ class Comparison:
                 better, worse = (i, j) if ranks[i] <= ranks[j] else (j, i)
                 pairs.append(Preference(better, worse, tie=ranks[i] == ranks[j]))
         return cls(id, prompt, tuple(responses), tuple(pairs), annotator, tuple(shown), kind)
+
+
+Record = Document | Demonstration | Task | Comparison
+"""What a data artefact holds, one JSON line each."""
+
+
+def to_json(record: Record) -> dict[str, object]:
+    """The record as plain JSON values; `from_json` of the same class brings it back equal."""
+    return asdict(record)
+
+
+def prompt_from_json(value: object) -> PromptText:
+    """Text stays text; a list of turns becomes messages."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return tuple(Message(m["role"], m["content"]) for m in value)
+    raise ValueError(f"a prompt is text or a list of messages; got {type(value).__name__}; mend the row")
+
+
+def comparison_from_json(row: dict) -> Comparison:
+    """Inverse of `to_json` for comparisons."""
+    preferences = tuple(
+        Preference(p["better"], p["worse"], p["tie"], Degree(p["degree"])) for p in row["preferences"]
+    )
+    return Comparison(
+        row["id"],
+        prompt_from_json(row["prompt"]),
+        tuple(row["responses"]),
+        preferences,
+        row["annotator"],
+        tuple(row["shown"]),
+        row["kind"],
+    )

@@ -1,0 +1,1 @@
+"""Scorers of rollouts: one file, one kind of judge."""
