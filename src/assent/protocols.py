@@ -56,7 +56,7 @@ class Forward(Protocol):
         ...
 
     def actor_critic(self, sequences: Sequences) -> ActorCriticOutputs:
-        """Log-probabilities, entropies and the critic's values, in one forward where policy and critic share a trunk."""
+        """Log-probabilities, entropies and the critic's values, in one forward where they share a trunk."""
         ...
 
     def scores(self, sequences: Sequences) -> Tensor:

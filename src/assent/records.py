@@ -171,9 +171,7 @@ def prompt_from_json(value: object) -> PromptText:
 
 def comparison_from_json(row: dict) -> Comparison:
     """Inverse of `to_json` for comparisons."""
-    preferences = tuple(
-        Preference(p["better"], p["worse"], p["tie"], Degree(p["degree"])) for p in row["preferences"]
-    )
+    preferences = tuple(Preference(p["better"], p["worse"], p["tie"], Degree(p["degree"])) for p in row["preferences"])
     return Comparison(
         row["id"],
         prompt_from_json(row["prompt"]),

@@ -118,9 +118,7 @@ class TableScorer:
         self.rewards_XVV = rewards_XVV
 
     def score(self, rollouts: Sequence[Rollout]) -> list[ScoreEvents]:
-        return [
-            (ScoreEvent(1, float(self.rewards_XVV[(r.prompt.token_ids[0], *r.token_ids)])),) for r in rollouts
-        ]
+        return [(ScoreEvent(1, float(self.rewards_XVV[(r.prompt.token_ids[0], *r.token_ids)])),) for r in rollouts]
 
 
 def prompts(count: int) -> list[Prompt]:
@@ -136,7 +134,7 @@ def rollout(tables: Tables, prompt: int, first: int, second: int) -> Rollout:
 
 
 def optimum(reference_XVV: Tensor, rewards_XVV: Tensor, *, kl_coef: float) -> Tensor:
-    """The policy that maximises E[reward] - kl_coef * KL(policy || reference): ref exp(reward / kl_coef) / Z, [X, V, V]."""
+    """The maximiser of E[reward] - kl_coef * KL(policy || reference): ref exp(reward / kl_coef) / Z, [X, V, V]."""
     weight = reference_XVV.log() + rewards_XVV / kl_coef
     return weight.flatten(1).softmax(-1).view_as(weight)
 

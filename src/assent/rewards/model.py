@@ -15,7 +15,7 @@ Encode = Callable[[Rollout], tuple[Sequence[int], Sequence[int]]]
 class RewardModelScorer:
     """Scores whole responses.
 
-    A reward model that shares the policy's tokenizer and template reads the policy's token ids as they are; one with its own
+    One that shares the policy's tokenizer and template reads the policy's token ids as they are; one with its own
     gets the text, rendered by its own template. `encode` decides, and was chosen where both tokenizers were known.
 
     Args:

@@ -53,7 +53,7 @@ class StateFile:
         if state["format"] != FORMAT or set(state["parts"]) != set(self.parts):
             raise ArtefactError(
                 "the saved state belongs to another set-up",
-                got=f"format {state['format']} with parts {sorted(state['parts'])}, wanted {FORMAT}, {sorted(self.parts)}",
+                got=f"format {state['format']}, parts {sorted(state['parts'])}; wanted {FORMAT}, {sorted(self.parts)}",
                 why="a part without its state would silently start fresh",
                 fix=f"delete {self.path.parent} to run the stage from its start",
             )

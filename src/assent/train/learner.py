@@ -171,7 +171,7 @@ class LocalLearner:
             f"a {kind} is not finite at optimiser step {self.steps_done}",
             got=f"first bad tensor: {'weight ' + bad if bad else where}; the batch is kept in {path}",
             why="the optimiser step was not taken, so the weights are those of the step before",
-            fix="look at the kept batch; lower the learning rate or clip the scores if the weights are about to blow up",
+            fix="look at the kept batch; lower the learning rate or clip the scores if weights are blowing up",
         )
 
     # ------------------------------------------------------------------------------------------------ weights, state

@@ -25,7 +25,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup <= 1 or not 0 <= self.floor <= 1 or not 0 <= self.start <= 1:
-            raise ValueError(f"warmup, start and floor must lie in [0, 1]; got {self}; warmup is a share, not a step count")
+            raise ValueError(
+                f"warmup, start and floor must lie in [0, 1]; got {self}; warmup is a share, not a step count"
+            )
 
     def factor(self, step: int, total: int) -> float:
         """Factor on the peak learning rate for step `step` (0 is the first) of `total`."""

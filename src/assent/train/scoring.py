@@ -113,9 +113,7 @@ class RolloutScoring:
         self._after(observed.value, len(kept))
         return scored
 
-    def _score(
-        self, rollouts: Sequence[Rollout]
-    ) -> tuple[list[Rollout], list[ScoreEvents], list[NamedScores], int]:
+    def _score(self, rollouts: Sequence[Rollout]) -> tuple[list[Rollout], list[ScoreEvents], list[NamedScores], int]:
         """Ask every scorer; drop and count the samples that any of them would not score."""
         answers = [w.scorer.score(rollouts) for w in self.scorers]
         kept = [i for i in range(len(rollouts)) if all(answer[i] for answer in answers)]
@@ -147,9 +145,7 @@ class RolloutScoring:
         ]
         return [rollouts[i] for i in kept], events, named, len(rollouts) - len(kept)
 
-    def _shape(
-        self, events_BT: Tensor, mask: Tensor, rollouts: Sequence[Rollout]
-    ) -> tuple[Tensor, dict[str, Mean]]:
+    def _shape(self, events_BT: Tensor, mask: Tensor, rollouts: Sequence[Rollout]) -> tuple[Tensor, dict[str, Mean]]:
         shaping, metrics = self.shaping, {}
         last = mask.long().cumsum(1).argmax(1, keepdim=True)
         if shaping.normalise:
