@@ -1,0 +1,155 @@
+import json
+
+import numpy as np
+import pytest
+
+from assent.errors import DataError
+from assent.evals.calibration import calibration
+from assent.evals.ceiling import NoiseCeiling, ceiling_from_votes
+from assent.evals.correlation import cosine, pearson, ranks, spearman
+from assent.evals.judged import JudgedPair, ScoredResponse, judged_pairs
+from assent.evals.report_card import ReportCard, report_card
+from assent.records import Comparison, Degree
+
+
+def pair(prompt, better, worse, **named):
+    return JudgedPair(prompt, ScoredResponse(*better), ScoredResponse(*worse), **named)
+
+
+def simulate(score, *, prompts=600, annotators=3, seed=0, degree=Degree.UNSTATED):
+    """Two responses a prompt with known gold; each annotator prefers by Bradley-Terry on gold; `score(gold,
+    length)`."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for p in range(prompts):
+        gold, length = rng.normal(0, 1.2, 2), rng.integers(5, 60, 2)
+        a, b = (
+            ScoredResponse(name, float(score(gold[i], length[i], rng)), float(length[i]), float(gold[i]))
+            for i, name in enumerate("ab")
+        )
+        for n in range(annotators):
+            first = rng.random() < 1 / (1 + np.exp(gold[1] - gold[0]))
+            better, worse = (a, b) if first else (b, a)
+            pairs.append(JudgedPair(f"p{p}", better, worse, annotator=f"n{n}", degree=degree))
+    return pairs
+
+
+@pytest.fixture(scope="module")
+def perfect():
+    return report_card(simulate(lambda gold, length, rng: gold))
+
+
+def test_a_perfect_scorer_hits_the_ceiling(perfect):
+    assert perfect.gold.accuracy.value == 1.0 and perfect.gold.pearson == pytest.approx(1.0)
+    assert perfect.gold.votes.value == pytest.approx(perfect.accuracy.value)  # its accuracy on votes is the annotators'
+    ceiling = perfect.ceiling
+    assert ceiling.at_least < perfect.accuracy.value + 0.03
+    assert perfect.accuracy.value < ceiling.accuracy + 0.02
+    truth = np.random.default_rng(9).normal(0, 1.2, (200_000, 2))
+    best = (1 / (1 + np.exp(-np.abs(truth[:, 0] - truth[:, 1])))).mean()
+    assert perfect.accuracy.value == pytest.approx(best, abs=0.03)
+    assert ceiling.at_least < best + 0.01 and best < ceiling.accuracy + 0.01
+    assert perfect.warnings == ()
+
+
+def test_a_calibrated_scorer_has_no_error_beyond_chance(perfect):
+    assert perfect.calibration.expected_error < 3 * perfect.calibration.noise_floor
+    assert abs(perfect.calibration.overconfidence) < 0.03
+    shouting = report_card(simulate(lambda gold, length, rng: 6 * gold))
+    assert shouting.calibration.overconfidence > 0.15
+    assert any("too sure of itself" in w for w in shouting.warnings)
+    assert shouting.accuracy == perfect.accuracy  # scale changes no order
+
+
+def test_a_random_scorer_is_warned_of():
+    card = report_card(simulate(lambda gold, length, rng: rng.normal()))
+    assert 0.5 in card.accuracy.interval and card.accuracy.value == pytest.approx(0.5, abs=0.06)
+    assert any("guessing" in w for w in card.warnings)
+
+
+def test_a_scorer_that_is_the_length_is_warned_of():
+    card = report_card(simulate(lambda gold, length, rng: length / 10))
+    assert card.length.pearson == pytest.approx(1.0) and card.length.gap_correlation == pytest.approx(1.0)
+    assert card.length.model_prefers_longer.value == 1.0
+    assert card.length.people_prefer_longer.value == pytest.approx(0.5, abs=0.06)
+    assert any("follows length: r = 1.00" in w for w in card.warnings)
+
+
+def test_exchanged_labels_and_constant_scores_are_named():
+    upside = report_card(simulate(lambda gold, length, rng: -gold))
+    assert any("exchanged" in w for w in upside.warnings)
+    constant = report_card(simulate(lambda gold, length, rng: 0.25))
+    assert constant.accuracy.value == 0.5 and constant.length.pearson is None
+    assert any("exactly equal scores" in w for w in constant.warnings)
+
+
+def test_a_score_above_the_ceiling_is_a_leak():
+    pairs = [pair(f"p{i}", ("a", 1.0, 9.0), ("b", 0.0, 9.0)) for i in range(300)]
+    card = report_card(pairs, ceiling=NoiseCeiling.given(0.75))
+    assert any("above the noise ceiling" in w for w in card.warnings)
+
+
+def test_ties_count_apart():
+    pairs = [
+        pair("p1", ("a", 2.0, 10.0), ("b", 0.0, 10.5)),
+        pair("p2", ("a", 0.0, 10.0), ("b", 1.0, 20.0), degree=Degree.NEGLIGIBLY, kind="qa"),
+        pair("p3", ("a", 0.3, 10.0), ("b", 0.1, 10.0), tie=True),
+    ]
+    card = report_card(pairs)
+    assert card.accuracy.value == 0.5 and card.accuracy.items == 2
+    assert card.ties.pairs == 1 and card.ties.mean_gap == pytest.approx(0.2) and card.ties.mean_gap_ordered == 1.5
+    assert [(s.name, s.accuracy.value) for s in card.by_degree] == [("negligibly", 0.0), ("unstated", 1.0)]
+    assert [(s.name, s.accuracy.items) for s in card.by_kind] == [("qa", 1)]
+    assert card.length_matched.items == 1 and card.length_matched.value == 1.0  # 0.5 of 10.5 is under 10 %
+    assert card.gold is None and any("about 55 %" in w for w in card.warnings)
+
+
+def test_only_ties_is_an_error():
+    with pytest.raises(DataError, match="all ties"):
+        report_card([pair("p", ("a", 0.0, 1.0), ("b", 0.0, 1.0), tie=True)])
+    with pytest.raises(DataError, match="finite scores"):
+        pair("p", ("a", float("nan"), 1.0), ("b", 0.0, 1.0))
+
+
+def test_json_round_trip(perfect):
+    assert ReportCard.from_json(json.loads(json.dumps(perfect.to_json()))) == perfect
+
+
+def test_ceiling_by_hand():
+    """Votes ab, ab, ba on one pair and ab, ab on another."""
+    a, b = ("a", 0.0, 1.0), ("b", 0.0, 1.0)
+    votes = [pair("p", a, b), pair("p", a, b), pair("p", b, a), pair("q", a, b), pair("q", a, b), pair("r", a, b)]
+    ceiling = ceiling_from_votes(votes)
+    # agreements 1/3 and 1; one vote on r says nothing
+    assert ceiling.agreement.value == pytest.approx(2 / 3)
+    # left out: an a-vote sees one a and one b (half right), the b-vote sees two a (wrong): 1/3; q: 1
+    assert ceiling.at_least == pytest.approx((1 / 3 + 1) / 2)
+    assert ceiling.accuracy == pytest.approx(min((2 / 3 + 1) / 2, (1 + np.sqrt(1 / 3)) / 2))
+    assert ceiling_from_votes(votes[-1:]) is None
+
+
+def test_calibration_by_hand():
+    gap = np.log(3)  # confidence .75
+    result = calibration([gap, gap, -gap, gap], list("pqrs"))
+    assert result.expected_error == pytest.approx(0.0) and len(result.bins) == 1
+    assert result.log_loss == pytest.approx(-(3 * np.log(0.75) + np.log(0.25)) / 4)
+    sure = calibration([20.0] * 5 + [-20.0] * 5, [str(i) for i in range(10)])
+    assert sure.expected_error == pytest.approx(0.5, abs=1e-6) and sure.overconfidence == pytest.approx(0.5, abs=1e-6)
+
+
+def test_correlations():
+    assert pearson([1, 2, 3], [2, 4, 7]) == pytest.approx(np.corrcoef([1, 2, 3], [2, 4, 7])[0, 1])
+    assert spearman([1, 5, 100], [3, 4, 5]) == pytest.approx(1.0)
+    assert ranks([5, 1, 5, 0]).tolist() == [3.5, 2.0, 3.5, 1.0]
+    assert pearson([1, 1], [1, 2]) is None and cosine([0, 0], [1, 2]) is None
+    assert cosine([1, 1], [1, 1]) == pytest.approx(1.0)  # always longer and always higher is perfect agreement
+
+
+def test_pairs_of_a_comparison():
+    comparison = Comparison.from_ranks("c", "hi", ["x", "y", "z"], [2, 1, 2], annotator="ann", kind="qa")
+    scored = {t: ScoredResponse(t, s, 4.0) for t, s in (("x", 0.1), ("y", 0.9), ("z", 0.2))}
+    pairs = judged_pairs(comparison, scored, prompt_id="p")
+    assert [(p.better.id, p.worse.id, p.tie) for p in pairs] == [("y", "x", False), ("x", "z", True), ("y", "z", False)]
+    assert {(p.prompt_id, p.annotator, p.kind) for p in pairs} == {("p", "ann", "qa")}
+    with pytest.raises(DataError, match="must be scored"):
+        judged_pairs(comparison, {}, prompt_id="p")
