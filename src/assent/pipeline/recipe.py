@@ -1,0 +1,211 @@
+"""Recipes: an ordered list of stages, read from YAML and checked whole before anything runs.
+
+    name: quickstart
+    seed: 0
+    parameters: {data: null}        # `assent run recipe.yaml data=PATH`
+    stages:
+      pretrain: {do: pretrain, documents: "${data}"}
+      sft: {do: sft, model: pretrain, epochs: 3}
+
+`do` names what is done; the other keys are the fields of that stage's spec. The table of what can be done is a value
+that the composition root hands in, so nothing registers itself anywhere.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from assent.config import (
+    Frozen,
+    Problem,
+    Tree,
+    dump_yaml,
+    override,
+    parse_yaml,
+    plain,
+    read_yaml,
+    refuse,
+    split_assignment,
+    substitute,
+    suggestion,
+    validate,
+)
+from assent.pipeline.references import references, split_references
+
+if TYPE_CHECKING:
+    from assent.pipeline.run import StageContext
+
+Number = int | float
+
+
+class StageSpec(Frozen):
+    """Base of every stage's spec.
+
+    Args:
+        seed: what the stage's randomness starts from; derived from the recipe's seed and the stage's name when None.
+    """
+
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the table of what a recipe can do.
+
+    Args:
+        kind: its name after `do:`.
+        spec: the type of its settings.
+        run: does it; writes into `context.out` and returns the closing figures.
+        derive: numbers that follow from the settings alone, for `assent explain`: prompts, sequences, tokens, updates.
+    """
+
+    kind: str
+    spec: type[StageSpec]
+    run: "Callable[[Any, StageContext], Mapping[str, float]]"
+    derive: Callable[[Any], Mapping[str, Number]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe.
+
+    Args:
+        name: names the run's folder.
+        seed: what every stage's seed is derived from.
+        parameters: what `${...}` stood for.
+        stages: the spec of each stage, in order.
+        kinds: what each stage does.
+        parents: the earlier stages that each stage refers to.
+        externals: the paths and hub names that each stage refers to.
+    """
+
+    name: str
+    seed: int
+    parameters: Mapping[str, Any]
+    stages: Mapping[str, StageSpec]
+    kinds: Mapping[str, str]
+    parents: Mapping[str, tuple[str, ...]]
+    externals: Mapping[str, tuple[str, ...]]
+
+    def seed_of(self, stage: str) -> int:
+        """The stage's own seed, or 31 bits of the sha256 of the recipe's seed and the stage's name.
+
+        The name is in it so that adding a stage changes no other stage's randomness; 31 bits suit every generator.
+        """
+        own = self.stages[stage].seed
+        if own is not None:
+            return own
+        return int.from_bytes(hashlib.sha256(f"{self.seed}/{stage}".encode()).digest()[:4], "big") >> 1
+
+    def config_of(self, stage: str) -> dict[str, Any]:
+        """The stage's spec with every default spelt out, plain data."""
+        return plain(self.stages[stage])
+
+    def to_yaml(self) -> str:
+        """The resolved recipe: every default spelt out, parameters filled in; reads back to the same artefacts."""
+        stages = {name: {"do": self.kinds[name], **self.config_of(name)} for name in self.stages}
+        return dump_yaml({"name": self.name, "seed": self.seed, "stages": stages})
+
+
+class _Header(Frozen):
+    """The top level of a recipe."""
+
+    name: str = ""
+    seed: int = 0
+    parameters: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    stages: dict[str, dict[str, Any]]
+
+
+_STAGE_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+
+
+def load_recipe(path: Path | str, table: Mapping[str, Stage], overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file; `overrides` are the `key=value` arguments after it.
+
+    Raises:
+        ConfigError: with every problem there is, each with its key, its line and what to do.
+    """
+    return _build(read_yaml(Path(path)), table, overrides, Path(path).stem)
+
+
+def parse_recipe(text: str, table: Mapping[str, Stage], overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from text. Raises as `load_recipe` does."""
+    return _build(parse_yaml(text, "the recipe"), table, overrides, "recipe")
+
+
+def _build(tree: Tree, table: Mapping[str, Stage], overrides: Sequence[str], stem: str) -> Recipe:
+    tree = _override(tree, overrides)
+    header, problems = validate(_Header, tree.data, tree)
+    if header is None:
+        refuse(problems, tree.name)
+        raise AssertionError("a header that is not valid has problems")
+    tree, problems = substitute(tree, "stages", header.parameters)
+    if not header.stages:
+        problems.append(Problem(("stages",), "there is no stage", "add one, as `sft: {do: sft, ...}`"))
+    stages: dict[str, StageSpec] = {}
+    parents: dict[str, tuple[str, ...]] = {}
+    externals: dict[str, tuple[str, ...]] = {}
+    for i, (name, entry) in enumerate(tree.data["stages"].items()):
+        spec, wrong = _spec(name, entry, table, tree)
+        problems += wrong
+        if spec is None:
+            continue
+        names = list(tree.data["stages"])
+        found = references(spec)
+        parents[name], externals[name], wrong = split_references(found, names[:i], names, ("stages", name))
+        problems += [Problem(p.where, p.what, p.fix, tree.line(p.where)) for p in wrong]
+        stages[name] = spec
+    refuse(_once(problems), tree.name)
+    kinds = {name: entry["do"] for name, entry in tree.data["stages"].items()}
+    return Recipe(header.name or stem, header.seed, header.parameters, stages, kinds, parents, externals)
+
+
+def _once(problems: Sequence[Problem]) -> list[Problem]:
+    """A value that is unset is not also of the wrong type: one problem per place, the first."""
+    by_place: dict[Any, Problem] = {}
+    for p in problems:
+        by_place.setdefault(p.where, p)
+    return sorted(by_place.values(), key=lambda p: p.line or 0)
+
+
+def _override(tree: Tree, overrides: Sequence[str]) -> Tree:
+    """Apply `key=value`: a name without a dot that is a parameter sets it, anything else is a path into the recipe."""
+    problems = []
+    for text in overrides:
+        key, value = split_assignment(text)
+        declared, stages = (x if isinstance(x := tree.data.get(k), dict) else {} for k in ("parameters", "stages"))
+        top, _, rest = key.partition(".")
+        if key in declared:
+            tree = override(tree, f"parameters.{key}", value)
+        elif top == "stages" and (stage := rest.partition(".")[0]) not in stages:
+            problems.append(Problem((key,), f"there is no stage {stage!r}", suggestion(stage, stages)))
+        elif top in ("name", "seed", "parameters", "stages"):
+            tree = override(tree, key, value)
+        else:
+            fix = "begin the path with stages., as stages.sft.epochs=3"
+            fix = fix if rest else suggestion(key, [*declared, "name", "seed"])
+            problems.append(Problem((key,), "it is neither a parameter nor a key of the recipe", fix))
+    refuse(problems, "the command line")
+    return tree
+
+
+def _spec(
+    name: str, entry: Mapping[str, Any], table: Mapping[str, Stage], tree: Tree
+) -> tuple[StageSpec | None, list[Problem]]:
+    """One stage's settings, or what is wrong with them."""
+    where = ("stages", name)
+    if not _STAGE_NAME.fullmatch(name):
+        fix = "use small letters, digits, - and _, a letter first: it names a folder"
+        return None, [Problem(where, "the stage's name cannot be used", fix, tree.line(where))]
+    kind = entry.get("do")
+    if not isinstance(kind, str) or kind not in table:
+        what = "the key `do` is missing" if kind is None else f"there is nothing to do called {kind!r}"
+        fix = suggestion(str(kind), table) if kind is not None else f"choose among {', '.join(sorted(table))}"
+        return None, [Problem((*where, "do"), what, fix, tree.line((*where, "do")))]
+    settings = {k: v for k, v in entry.items() if k != "do"}
+    return validate(table[kind].spec, settings, tree, where)
