@@ -1,0 +1,392 @@
+"""Hugging Face folders in and out, safetensors only, so that anything trained here is served anywhere.
+
+A folder that cannot be read exactly as it was written is refused: missing, unexpected or newly initialised weights, and
+scalar models whose golden scores come out otherwise, raise.
+"""
+
+import copy
+import dataclasses
+import difflib
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from assent.errors import ArtefactError, ConfigError, ContractError
+from assent.models.forward import SCORE_OFFSET, ScalarModel
+from assent.models.prepare import check_head_path, embedding_weight, prepare
+from assent.models.tokenizer import serving_pad, stop_ids
+from assent.types import Sequences
+
+GOLDEN = "golden.json"
+GOLDEN_ROWS = 10
+GOLDEN_TOLERANCE = 1e-3  # relative to the largest golden score; float32 on another machine moves it by about 1e-5
+HALF_GOLDEN_TOLERANCE = 0.1  # the same in half precision
+
+
+@dataclass(frozen=True, slots=True)
+class CausalModel:
+    """A language model with its tokenizer: one folder."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarFolder:
+    """A reward model or critic with its tokenizer: one folder."""
+
+    scalar: ScalarModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """A model to make from scratch.
+
+    Args:
+        family: a `model_type` of transformers with a causal language model: gpt2, llama, qwen2, qwen3, mistral, ...
+        kwargs: arguments of the family's config class, such as hidden_size; its own defaults hold for the others.
+        embedding_std: deviation of the token embeddings; None leaves the family's `initializer_range`.
+    """
+
+    family: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    embedding_std: float | None = None
+
+
+# ------------------------------------------------------------------------------------------------ causal models
+
+
+def load_causal(path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> CausalModel:
+    """Read a folder, or a model of the hub by name, and make it ready to train.
+
+    Raises:
+        ArtefactError: there is no such model, or its files cannot be read.
+        ContractError: weights are missing, unexpected or of another shape, or the model cannot be trained on
+        (`prepare`).
+    """
+    model = _read(AutoModelForCausalLM, path, dtype)
+    tokenizer = load_tokenizer(path)
+    _require_room(model, tokenizer)
+    return CausalModel(_ready(model, device), tokenizer)
+
+
+def save_causal(folder: str | Path, causal: CausalModel) -> None:
+    """Write weights, config, generation config and tokenizer; `load_causal` and any other server read the folder."""
+    _name_tokens(causal.model.config, causal.tokenizer, pad_id=_own_pad(causal.tokenizer))
+    causal.model.generation_config = _generation(causal.tokenizer)
+    causal.model.save_pretrained(folder)
+    causal.tokenizer.save_pretrained(folder)
+
+
+def new_causal(shape: ModelShape, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> CausalModel:
+    """A freshly initialised model for this tokenizer's vocabulary; torch's global random state is left as it was.
+
+    Raises:
+        ConfigError: unknown family, unknown argument, or values that the config class refuses.
+    """
+    config = _config(shape, len(tokenizer))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # The pad id is told only afterwards: with it, Llama-like models start that row at zero and never train it.
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        if shape.embedding_std is not None:
+            torch.nn.init.normal_(embedding_weight(model), std=shape.embedding_std)
+    _name_tokens(model.config, tokenizer, pad_id=_own_pad(tokenizer))
+    model.generation_config = _generation(tokenizer)
+    return CausalModel(_ready(model), tokenizer)
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub model.
+
+    Raises:
+        ArtefactError: it cannot be read.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise _unreadable("tokenizer", path, error) from error
+
+
+def _ready(model: PreTrainedModel, device: str = "cpu") -> PreTrainedModel:
+    torch.nn.Module.to(model, device)
+    prepare(model)
+    check_head_path(model)
+    return model
+
+
+def _read(kind: Any, path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+    if not (Path(path).is_dir() or _may_be_hub_name(path)):
+        raise _unreadable("model", path, FileNotFoundError("no such folder"))
+    try:
+        with _quiet_report():
+            model, report = kind.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unreadable("model", path, error) from error
+    faults = {name: sorted(str(k) for k in keys) for name, keys in report.items() if keys}
+    if faults:
+        raise ContractError(
+            f"the weights in {path} are not those of a {type(model).__name__}",
+            got="; ".join(f"{name}: {', '.join(keys[:5])} ({len(keys)} in all)" for name, keys in faults.items()),
+            why="transformers would go on with random numbers in their place, or leave trained ones out",
+            fix="give the folder that was saved for this kind of model, or save it again whole",
+        )
+    return model
+
+
+def _may_be_hub_name(path: str | Path) -> bool:
+    return isinstance(path, str) and path.count("/") <= 1 and not path.startswith(("/", ".", "~"))
+
+
+class _quiet_report:
+    """Keeps transformers from printing its own table of missing weights, which becomes an error here."""
+
+    def __enter__(self) -> None:
+        self.logger = logging.getLogger("transformers.utils.loading_report")
+        self.level = self.logger.level
+        self.logger.setLevel(logging.CRITICAL)
+
+    def __exit__(self, *_: object) -> None:
+        self.logger.setLevel(self.level)
+
+
+def _unreadable(what: str, path: str | Path, error: Exception) -> ArtefactError:
+    return ArtefactError(
+        f"the {what} cannot be read",
+        got=f"{path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+        why="neither a folder with such files nor a model of the hub answers to this name",
+        fix="check the path; for a hub name check spelling, network and access",
+    )
+
+
+def _require_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = embedding_weight(model).shape[0]
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise ContractError(
+            "the tokenizer has more tokens than the model has embeddings",
+            got=f"token id {highest} for {rows} rows",
+            why="such a token would be read outside the table",
+            fix="use the tokenizer of this model, or resize its embeddings and train them",
+        )
+
+
+def _config(shape: ModelShape, vocab_size: int) -> PreTrainedConfig:
+    if shape.family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        near = difflib.get_close_matches(shape.family, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, n=1)
+        raise ConfigError(
+            "no such family of causal language models",
+            got=shape.family,
+            why="transformers has no model class for it",
+            fix=f"did you mean {near[0]}?" if near else "use gpt2, llama, qwen2, qwen3, mistral, ...",
+        )
+    config_class = CONFIG_MAPPING[shape.family]
+    known = _config_names(config_class)
+    for name in shape.kwargs:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(
+                f"{config_class.__name__} has no argument of this name",
+                got=name,
+                why="transformers would keep it without using it, and the model would have another shape",
+                fix=f"did you mean {near[0]}?" if near else f"use one of {', '.join(sorted(known))}",
+            )
+    try:
+        return AutoConfig.for_model(
+            shape.family,
+            vocab_size=vocab_size,
+            bos_token_id=None,
+            eos_token_id=None,
+            pad_token_id=None,
+            **shape.kwargs,
+        )
+    except Exception as error:  # each config class raises its own
+        raise ConfigError(
+            f"{config_class.__name__} refuses these values",
+            got=dict(shape.kwargs),
+            why=str(error).strip(),
+            fix="correct the value named above",
+        ) from error
+
+
+OURS = frozenset(("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id"))
+"""Config arguments that follow from the tokenizer or the kind of model, so nobody can set them wrong."""
+
+
+def _config_names(config_class: type[PreTrainedConfig]) -> set[str]:
+    names = {f.name for f in dataclasses.fields(config_class)} | set(config_class.attribute_map)
+    if "rope_parameters" in names:
+        names.add("rope_theta")
+    return {n for n in names if not n.startswith("_")} - OURS
+
+
+def _own_pad(tokenizer: PreTrainedTokenizerBase) -> int:
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids(tokenizer)[-1])
+
+
+def _name_tokens(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, *, pad_id: int | None) -> None:
+    config.bos_token_id = tokenizer.bos_token_id
+    config.eos_token_id = tokenizer.eos_token_id
+    config.pad_token_id = pad_id
+
+
+def _generation(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=list(stop_ids(tokenizer)), pad_token_id=_own_pad(tokenizer)
+    )
+
+
+# ------------------------------------------------------------------------------------------------ scalar models
+
+
+def scalar_from_causal(causal: CausalModel, *, seed: int) -> ScalarFolder:
+    """A reward model on a copy of the language model's trunk.
+
+    The head is drawn from N(0, 1 / (d + 1)), d the hidden size (Stiennon et al. 2020, appendix B.1; InstructGPT
+    follows it), and no other weight is drawn.
+
+    Raises:
+        ContractError: the family has no sequence-classification model, or its trunk is another one.
+    """
+    config = copy.deepcopy(causal.model.config)
+    config.num_labels = 1
+    setattr(config, SCORE_OFFSET, 0.0)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = AutoModelForSequenceClassification.from_config(config, dtype=causal.model.dtype)
+        model.base_model.load_state_dict(causal.model.base_model.state_dict(), strict=True)
+    except (ValueError, RuntimeError) as error:
+        raise ContractError(
+            "no scalar model can be made from this family",
+            got=f"{type(causal.model).__name__}: {str(error).splitlines()[0]}",
+            why="its score must be served by a sequence-classification model with the same trunk",
+            fix="use a family with a ...ForSequenceClassification model, such as gpt2, llama, qwen2, qwen3, mistral",
+        ) from error
+    drawn = sorted(set(dict(model.named_parameters())) - {f"{model.base_model_prefix}.{n}" for n in _names(causal)})
+    if drawn != ["score.weight"]:
+        raise ContractError(
+            "the scalar model has weights that the language model does not give it",
+            got=", ".join(drawn),
+            why="they would start at random without being meant to",
+            fix="use a family whose classification head is one linear layer without bias",
+        )
+    head = model.score.weight
+    noise = torch.randn(head.shape, generator=torch.Generator().manual_seed(seed)) / math.sqrt(head.shape[1] + 1)
+    with torch.no_grad():
+        head.copy_(noise)
+    prepare(model)
+    return ScalarFolder(ScalarModel(model.to(causal.model.device)), causal.tokenizer)
+
+
+def _names(causal: CausalModel) -> set[str]:
+    return set(dict(causal.model.base_model.named_parameters()))
+
+
+def load_scalar(path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> ScalarFolder:
+    """Read a scalar model, ours or anybody's with one label, and check its golden scores if it has them.
+
+    Raises:
+        ArtefactError: there is no such model.
+        ContractError: weights missing or unexpected; golden scores or their texts come out otherwise, or were removed.
+    """
+    model = _read(AutoModelForSequenceClassification, path, dtype)
+    torch.nn.Module.to(model, device)
+    prepare(model)
+    loaded = ScalarFolder(ScalarModel(model), load_tokenizer(path))
+    golden = Path(path) / GOLDEN
+    if golden.is_file():
+        _check_golden(json.loads(golden.read_text("utf-8")), loaded, path)
+    elif hasattr(model.config, SCORE_OFFSET) and Path(path).is_dir():
+        raise ContractError(
+            f"{GOLDEN} is gone from {path}",
+            got="a scalar model saved by Assent without its golden scores",
+            why="nothing proves that it still gives the scores that it was trained to give",
+            fix="copy the whole folder, or save the model again",
+        )
+    return loaded
+
+
+def save_scalar(folder: str | Path, saved: ScalarFolder, *, golden: Sequences) -> None:
+    """Write the folder, with the scores of the first 10 of `golden` for `load_scalar` to check.
+
+    The config's pad token is one that never ends a sequence, so that other servers find the last token; where the
+    tokenizer has none it stays unset, and transformers refuses batches instead of scoring the wrong token
+    (`tokenizer.serving_pad`).
+    """
+    model, tokenizer = saved.scalar.model, copy.deepcopy(saved.tokenizer)
+    pad = serving_pad(tokenizer)
+    if pad is not None:
+        tokenizer.pad_token = pad
+    _name_tokens(model.config, tokenizer, pad_id=None if pad is None else tokenizer.pad_token_id)
+    setattr(model.config, SCORE_OFFSET, saved.scalar.offset)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    rows = golden.select(torch.arange(min(GOLDEN_ROWS, len(golden))))
+    record = {"format": 1, "rows": _golden_rows(saved, rows)}
+    (Path(folder) / GOLDEN).write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", "utf-8")
+
+
+def _golden_rows(saved: ScalarFolder, rows: Sequences) -> list[dict[str, Any]]:
+    with torch.no_grad():
+        scores = saved.scalar.last_scores(rows).tolist()
+    ends = rows.lengths_B.tolist()
+    return [
+        {"prompt": ids[:start], "response": ids[start:end], "text": saved.tokenizer.decode(ids[:end]), "score": score}
+        for ids, start, end, score in zip(
+            rows.token_ids_BL.tolist(), rows.prompt_lengths_B.tolist(), ends, scores, strict=True
+        )
+    ]
+
+
+def _check_golden(record: dict[str, Any], loaded: ScalarFolder, path: str | Path) -> None:
+    want = record["rows"]
+    rows = Sequences.of([r["prompt"] for r in want], [r["response"] for r in want])
+    got = _golden_rows(loaded, rows.to(loaded.scalar.model.device))
+    exact = loaded.scalar.model.dtype in (torch.float32, torch.float64)
+    scale = max(1.0, *(abs(r["score"]) for r in want))
+    tolerance = scale * (GOLDEN_TOLERANCE if exact else HALF_GOLDEN_TOLERANCE)
+    for number, (is_, was) in enumerate(zip(got, want, strict=True)):
+        # "not <=" and not ">", so that nan is refused.
+        if not abs(is_["score"] - was["score"]) <= tolerance or is_["text"] != was["text"]:
+            raise ContractError(
+                f"golden row {number} of {path} comes out otherwise",
+                got=f"score {is_['score']:.6g} for {was['score']:.6g}, "
+                f"text {is_['text'][:40]!r} for {was['text'][:40]!r}",
+                why="weights, head, offset or tokenizer are not those that were saved",
+                fix="copy the whole folder again, or save the model again if the change was meant",
+            )
+
+
+# ------------------------------------------------------------------------------------------------ identity of weights
+
+
+def fingerprint(named: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
+    """sha256 over names, shapes, dtypes and bytes; the order of the names does not matter, one bit of a value does."""
+    pairs = named.items() if isinstance(named, Mapping) else named
+    whole = hashlib.sha256()
+    for name, tensor in sorted(pairs, key=lambda pair: pair[0]):
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        whole.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
+        whole.update(hashlib.sha256(data).digest())
+    return whole.hexdigest()

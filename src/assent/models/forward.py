@@ -1,0 +1,308 @@
+"""From tokens to what a loss needs: the only code that knows padding and attention layout.
+
+Sequences come as right-padded blocks with explicit lengths and a mask. The backbone runs on the block; heads run only
+at included response positions, gathered into `[N, D]`; results are spread back to `[B, T]`, exactly 0 where masked.
+No token id has a meaning here, so the pad token may equal any other.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from assent.errors import ContractError
+from assent.models.prepare import (
+    HeadStates,
+    LogitStates,
+    backbone_states,
+    check_backbone,
+    embedding_weight,
+    pick,
+    reader_of,
+)
+from assent.types import ActorCriticOutputs, Sequences, TokenOutputs
+
+SCORE_OFFSET = "assent_score_offset"
+"""Key of the config of a scalar model: our score is the head's output plus this number."""
+
+BLOCK_TOKENS = 4096
+"""Slots of one block where no gradient is kept: enough to fill matrix products, small enough for any memory."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the N included response tokens of a block are.
+
+    Args:
+        before_N: index of the token before each, that is of the state it is drawn from, into the flattened block.
+        at_N: index of its own place in the flattened `[B, T]`.
+        tokens_N: the tokens.
+    """
+
+    before_N: Tensor
+    at_N: Tensor
+    tokens_N: Tensor
+    shape_BT: torch.Size
+
+    @classmethod
+    def of(cls, sequences: Sequences, *, width: int) -> "Places":
+        """Args: width: tokens per row of the block that will be read, `L` or `L - 1`."""
+        at_N = sequences.mask_BT.flatten().nonzero()[:, 0]
+        row_N = at_N.div(sequences.mask_BT.shape[1], rounding_mode="floor")
+        own_N = sequences.prompt_lengths_B[row_N] + at_N % sequences.mask_BT.shape[1]
+        tokens_N = pick(sequences.token_ids_BL[..., None], row_N * sequences.token_ids_BL.shape[1] + own_N)[:, 0]
+        return cls(row_N * width + own_N - 1, at_N, tokens_N, sequences.mask_BT.shape)
+
+    def spread(self, values_N: Tensor) -> Tensor:
+        """`[B, T]`, 0 elsewhere."""
+        flat = values_N.new_zeros(self.shape_BT.numel())
+        return flat.index_copy(0, self.at_N, values_N).view(self.shape_BT)
+
+
+def _raised(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _policy_states(model: PreTrainedModel, sequences: Sequences) -> tuple[HeadStates | LogitStates, Places]:
+    # The last token of the block predicts nothing that is asked, so it is not read.
+    ids_BL = sequences.token_ids_BL[:, :-1]
+    places = Places.of(sequences, width=ids_BL.shape[1])
+    return reader_of(model)(model, ids_BL, places.before_N), places
+
+
+def token_outputs(model: PreTrainedModel, sequences: Sequences, *, temperature: float) -> TokenOutputs:
+    """Log-probability and entropy (nats) of each included response token, `[B, T]`, 0 where masked; both carry
+    gradients.
+
+    Args:
+        temperature: divides the logits, as in sampling; > 0.
+
+    Raises:
+        ContractError: a sequence is longer than the model's positions.
+        ValueError: temperature is not above 0, or a token is outside the vocabulary.
+    """
+    states, places = _policy_states(model, sequences)
+    logprobs_N, entropy_N = states.logprobs_and_entropy(places.tokens_N, temperature)
+    return TokenOutputs(places.spread(logprobs_N), places.spread(entropy_N))
+
+
+def token_logprobs(model: PreTrainedModel, sequences: Sequences, *, temperature: float) -> Tensor:
+    """`token_outputs` without the entropy, cheaper: log-probabilities `[B, T]`, 0 where masked."""
+    states, places = _policy_states(model, sequences)
+    return places.spread(states.logprobs(places.tokens_N, temperature))
+
+
+class ScalarModel(nn.Module):
+    """A transformers sequence-classification model with one label, as reward model or critic.
+
+    Score = `model.score(hidden state) + offset`. The gain of a normalisation is folded into the head's weight and the
+    offset kept in the config (`assent_score_offset`), so that any other server of the folder gives the same score up
+    to a constant. As a critic, deep-copy a reward model: its values start from normalised scores.
+
+    Args:
+        model: `AutoModelForSequenceClassification` compatible, `num_labels=1`, with its head in `.score`.
+
+    Raises:
+        ContractError: it is none of these, or its own logit is not head of last hidden state.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        head = getattr(model, "score", None)
+        if type(head) is not nn.Linear or head.out_features != 1:
+            raise ContractError(
+                "a scalar model needs one linear output in `.score`",
+                got=f"{type(model).__name__} with score={head}",
+                why="its score is read as head times hidden state of one token",
+                fix="use a ...ForSequenceClassification model saved with num_labels=1",
+            )
+        self.model = model
+        check_backbone(model)
+
+    @property
+    def _head(self) -> nn.Linear:
+        head = self.model.score
+        assert isinstance(head, nn.Linear)
+        return head
+
+    @property
+    def offset(self) -> float:
+        return float(getattr(self.model.config, SCORE_OFFSET, 0.0))
+
+    def _read(self, hidden_ND: Tensor) -> Tensor:
+        head = self._head
+        bias = None if head.bias is None else _raised(head.bias)
+        return nn.functional.linear(_raised(hidden_ND), _raised(head.weight), bias)[:, 0] + self.offset
+
+    def token_values(self, sequences: Sequences) -> Tensor:
+        """Value of the state before each included response token, `[B, T]`, 0 where masked.
+
+        The state before response token t is the hidden state at `prompt_length - 1 + t`: it has not seen token t.
+        """
+        ids_BL = sequences.token_ids_BL[:, :-1]
+        places = Places.of(sequences, width=ids_BL.shape[1])
+        return places.spread(self._read(pick(backbone_states(self.model, ids_BL), places.before_N)))
+
+    def last_scores(self, sequences: Sequences) -> Tensor:
+        """Score at the last token of each response, `[B]`, whatever that token is, and whatever the mask says of it."""
+        rows_B = torch.arange(len(sequences), device=sequences.token_ids_BL.device)
+        last_B = rows_B * sequences.token_ids_BL.shape[1] + sequences.lengths_B - 1
+        return self._read(pick(backbone_states(self.model, sequences.token_ids_BL), last_B))
+
+    @torch.no_grad()
+    def normalise(self, mean: float, std: float) -> None:
+        """Change the scores s to (s - mean) / std, for good.
+
+        Args:
+            mean: of the present scores, on the samples that shall have mean 0.
+            std: of the same; > 0.
+
+        Raises:
+            ContractError: std is not above 0, or a number is not finite.
+        """
+        if not (std > 0 and torch.isfinite(torch.tensor([mean, std])).all()):
+            raise ContractError(
+                "scores cannot be normalised by these moments",
+                got=f"mean {mean}, standard deviation {std}",
+                why="equal or non-finite scores carry no preference",
+                fix="check that the reward model was trained, and that the reference samples differ",
+            )
+        offset = (self.offset - mean) / std
+        self._head.weight.div_(std)
+        if self._head.bias is not None:
+            self._head.bias.div_(std)
+        setattr(self.model.config, SCORE_OFFSET, offset)
+
+
+class ValueHead(nn.Module):
+    """A linear head on the policy's own hidden states: a critic without a second trunk.
+
+    Zero at the start, so the first values are 0 and the first gradients through it leave the trunk alone.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    @classmethod
+    def on(cls, policy: PreTrainedModel) -> "ValueHead":
+        """A head for this policy, on its device."""
+        return cls(policy.config.get_text_config().hidden_size).to(embedding_weight(policy).device)
+
+    def read(self, hidden_ND: Tensor) -> Tensor:
+        """Values `[N]` in float32 at least."""
+        return nn.functional.linear(_raised(hidden_ND), _raised(self.linear.weight), _raised(self.linear.bias))[:, 0]
+
+
+class Critic(Protocol):
+    """Where `ModelForward` gets values from: a second model, or the trunk that has already run."""
+
+    def values(self, sequences: Sequences, states: HeadStates | LogitStates, places: Places) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnTrunk:
+    scalar: ScalarModel
+
+    def values(self, sequences: Sequences, states: HeadStates | LogitStates, places: Places) -> Tensor:
+        return self.scalar.token_values(sequences)
+
+
+@dataclass(frozen=True, slots=True)
+class _SharedTrunk:
+    head: ValueHead
+
+    def values(self, sequences: Sequences, states: HeadStates | LogitStates, places: Places) -> Tensor:
+        return places.spread(self.head.read(states.hidden_ND))
+
+
+class ModelForward:
+    """The models of a learner, behind `protocols.Forward`.
+
+    Args:
+        policy: a causal language model; what `tokens` and `actor_critic` read.
+        critic: a `ScalarModel` of its own, or a `ValueHead` on the policy's trunk, which then runs once for both.
+        scalar: a reward model in training; what `scores` reads.
+        temperature: of the policy, in sampling and scoring alike; > 0.
+
+    `modules` holds what was given, by role, for an optimiser: names start with `policy.`, `critic.` or `scalar.`.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: PreTrainedModel | None = None,
+        critic: ScalarModel | ValueHead | None = None,
+        scalar: ScalarModel | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0; got {temperature}; use the temperature of the sampling")
+        self.temperature = temperature
+        roles: dict[str, nn.Module | None] = {"policy": policy, "critic": critic, "scalar": scalar}
+        self.modules = nn.ModuleDict({role: module for role, module in roles.items() if module is not None})
+        self._policy, self._scalar = policy, scalar
+        self._critic: Critic | None = None
+        if critic is not None:
+            self._critic = _SharedTrunk(critic) if isinstance(critic, ValueHead) else _OwnTrunk(critic)
+        if policy is not None:
+            reader_of(policy)
+
+    def tokens(self, sequences: Sequences) -> TokenOutputs:
+        return token_outputs(_given(self._policy, "policy"), sequences, temperature=self.temperature)
+
+    def actor_critic(self, sequences: Sequences) -> ActorCriticOutputs:
+        critic = _given(self._critic, "critic")
+        states, places = _policy_states(_given(self._policy, "policy"), sequences)
+        logprobs_N, entropy_N = states.logprobs_and_entropy(places.tokens_N, self.temperature)
+        values_BT = critic.values(sequences, states, places)
+        return ActorCriticOutputs(places.spread(logprobs_N), places.spread(entropy_N), values_BT)
+
+    def scores(self, sequences: Sequences) -> Tensor:
+        return _given(self._scalar, "scalar").last_scores(sequences)
+
+
+def _given(part: T | None, role: str) -> T:
+    if part is None:
+        raise ContractError(
+            f"this forward has no {role} model",
+            got="a loss that asks for it",
+            why="an algorithm and the models of its learner must fit",
+            fix=f"build ModelForward with {role}=...",
+        )
+    return part
+
+
+@torch.no_grad()
+def in_blocks(
+    read: Callable[[Sequences], tuple[Tensor, ...]], sequences: Sequences, *, block_tokens: int = BLOCK_TOKENS
+) -> tuple[Tensor, ...]:
+    """Read many sequences without gradients, sorted by length and cut into blocks; rows come back in their order.
+
+    Args:
+        read: `block -> ([b], ...)` or `block -> ([b, t], ...)`, any mixture.
+        block_tokens: slots of a block, padding included; a longer single sequence is a block of its own.
+
+    Returns:
+        One tensor per tensor of `read`, `[B]` or `[B, T]`, 0 beyond a block's own longest response.
+    """
+    order = sequences.lengths_B.argsort(descending=True)
+    lengths = sequences.lengths_B[order].tolist()
+    whole: list[Tensor] = []
+    start = 0
+    while start < len(order):
+        rows = order[start : start + max(1, block_tokens // lengths[start])]
+        start += len(rows)
+        parts = read(sequences.select(rows))
+        if not whole:
+            whole = [p.new_zeros((len(sequences), *sequences.mask_BT.shape[1:][: p.dim() - 1])) for p in parts]
+        for full, part in zip(whole, parts, strict=True):
+            full[(rows, slice(part.shape[1])) if part.dim() > 1 else rows] = part
+    return tuple(whole)

@@ -1,0 +1,287 @@
+"""What every transformers model goes through before it is trained or trusted.
+
+Three properties of transformers models break RLHF without a word, so they are taken away or checked here:
+
+* dropout makes the policy differ from itself between two forward passes, so the ratio is not 1 before the first update;
+* an embedding built with `padding_idx` never trains that row, which is the end token when pad equals eos;
+* some families change the logits after the head (soft-capping, scaling), so backbone plus head is not the model.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from assent.errors import ContractError
+from assent.functional.logprobs import (
+    entropy,
+    linear_token_logprobs,
+    linear_token_logprobs_and_entropy,
+    token_logprobs,
+)
+
+PROBE_ROWS, PROBE_LENGTH = 2, 8
+PROBE_TOLERANCE = 1e-4  # relative; float32 differs by about 1e-6 between two orders of summation
+HALF_TOLERANCE = 5e-2  # relative; bfloat16 keeps 8 bits
+
+
+@dataclass(frozen=True, slots=True)
+class HeadStates:
+    """Hidden states at N places, and the head that turns them into logits only when asked."""
+
+    hidden_ND: Tensor
+    weight_VD: Tensor
+    bias_V: Tensor | None
+
+    def logprobs(self, tokens_N: Tensor, temperature: float) -> Tensor:
+        return linear_token_logprobs(
+            self.hidden_ND, self.weight_VD, tokens_N, temperature=temperature, bias_V=self.bias_V
+        )
+
+    def logprobs_and_entropy(self, tokens_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        return linear_token_logprobs_and_entropy(
+            self.hidden_ND, self.weight_VD, tokens_N, temperature=temperature, bias_V=self.bias_V
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LogitStates:
+    """Hidden states and finished logits at N places, for models whose logits are more than a linear head."""
+
+    hidden_ND: Tensor
+    logits_NV: Tensor
+
+    def logprobs(self, tokens_N: Tensor, temperature: float) -> Tensor:
+        return token_logprobs(self.logits_NV, tokens_N, temperature=temperature)
+
+    def logprobs_and_entropy(self, tokens_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        return self.logprobs(tokens_N, temperature), entropy(self.logits_NV, temperature=temperature)
+
+
+ReadStates = Callable[[PreTrainedModel, Tensor, Tensor], HeadStates | LogitStates]
+"""`(model, token_ids_BL, places_N) -> states`: places index the flattened `[B * L]`."""
+
+
+def embedding_weight(model: PreTrainedModel) -> Tensor:
+    """The input embedding table, `[V, D]`."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def positions(token_ids_BL: Tensor) -> Tensor:
+    """`[1, L]`: 0, 1, 2, ... With right padding the positions of a token do not depend on its neighbours."""
+    return torch.arange(token_ids_BL.shape[1], device=token_ids_BL.device)[None]
+
+
+def backbone_states(model: PreTrainedModel, token_ids_BL: Tensor) -> Tensor:
+    """Hidden states after the final norm, `[B, L, D]`, before any head.
+
+    No attention mask is passed: padding is on the right of causal attention, so no real token ever sees it, and
+    scaled-dot-product attention takes its faster causal path.
+
+    Raises:
+        ContractError: the block is longer than the positions that the model has.
+    """
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if longest is not None and token_ids_BL.shape[1] > longest:
+        raise ContractError(
+            "a sequence is longer than the model's positions",
+            got=f"{token_ids_BL.shape[1]} tokens for max_position_embeddings={longest}",
+            why="learned positions do not exist there, and rotary ones were never trained there",
+            fix="shorten prompt plus response, or take a model with more positions",
+        )
+    outputs = model.base_model(
+        input_ids=token_ids_BL, attention_mask=None, position_ids=positions(token_ids_BL), use_cache=False
+    )
+    states_BLD: Tensor = outputs.last_hidden_state
+    return states_BLD
+
+
+def pick(states_BLX: Tensor, places_N: Tensor) -> Tensor:
+    # index_select on the flattened block: its backward is one index_add, several times faster than that of x[rows, t].
+    return states_BLX.flatten(0, 1).index_select(0, places_N)
+
+
+def read_through_head(model: PreTrainedModel, token_ids_BL: Tensor, places_N: Tensor) -> HeadStates:
+    """Backbone, then the head where asked; the logits of other places never exist."""
+    head = model.get_output_embeddings()
+    return HeadStates(pick(backbone_states(model, token_ids_BL), places_N), head.weight, head.bias)
+
+
+def read_whole_logits(model: PreTrainedModel, token_ids_BL: Tensor, places_N: Tensor) -> LogitStates:
+    """The model's own logits at every place; slower and larger, and right for every model."""
+    outputs = model(
+        input_ids=token_ids_BL,
+        attention_mask=None,
+        position_ids=positions(token_ids_BL),
+        use_cache=False,
+        output_hidden_states=True,
+    )
+    return LogitStates(pick(outputs.hidden_states[-1], places_N), pick(outputs.logits, places_N))
+
+
+# ------------------------------------------------------------------------------------------------ changes to the model
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Set every dropout probability of the modules to 0; the config, which describes the saved folder, stays as it is.
+
+    RLHF compares a policy with itself a moment ago, so its forward pass must be a function of its weights: train() and
+    eval() then give the same numbers (TRL disables dropout in policy and reference for the same reason).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
+def free_padding_row(model: nn.Module) -> None:
+    """Let the pad token's embedding train like any other.
+
+    Llama-like models build their embedding with `padding_idx`, which silently gives that row no gradient. Masks and
+    lengths are explicit here, so nothing needs it, and with pad equal to eos the end token would never be learned as
+    an input.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.padding_idx = None
+
+
+def prepare(model: PreTrainedModel) -> None:
+    """Dropout off, padding row free, causality and determinism checked. Called on every model that is loaded or made.
+
+    Raises:
+        ContractError: see `check_backbone`.
+    """
+    disable_dropout(model)
+    free_padding_row(model)
+    check_backbone(model)
+
+
+# ------------------------------------------------------------------------------------------------ probes
+
+
+def _probe_ids(model: PreTrainedModel) -> Tensor:
+    weight = embedding_weight(model)
+    size = weight.shape[0]
+    ids = torch.randint(size, (PROBE_ROWS, PROBE_LENGTH), generator=torch.Generator().manual_seed(0))
+    return ids.to(weight.device)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    tolerance = PROBE_TOLERANCE if a.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE
+    a, b = a.double(), b.double()
+    scale = max(1e-12, b.abs().max().item())
+    return bool(torch.isfinite(a).all()) and (a - b).abs().max().item() <= tolerance * scale
+
+
+@contextmanager
+def _training_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode
+
+
+@torch.no_grad()
+def check_backbone(model: PreTrainedModel) -> None:
+    """The backbone is a function of the tokens so far, the same in train and eval mode.
+
+    Raises:
+        ContractError: train() changes the hidden states (dropout or routing noise is left), a later token changes an
+            earlier state (the model is not causal), or a state is not finite.
+    """
+    ids_BL = _probe_ids(model)
+    with _training_mode(model, False):
+        states = backbone_states(model, ids_BL)
+        shorter = backbone_states(model, ids_BL[:, :-2])
+    with _training_mode(model, True):
+        trained = backbone_states(model, ids_BL)
+    if not torch.isfinite(states).all():
+        raise ContractError(
+            "the model's hidden states are not finite",
+            got=f"{int((~torch.isfinite(states)).sum())} of {states.numel()} values on random tokens",
+            why="every log-probability would be nan",
+            fix="check the weights of the folder; load in float32",
+        )
+    if not _close(trained, states):
+        raise ContractError(
+            "the model gives other numbers in train mode than in eval mode",
+            got=f"largest difference {(trained - states).abs().max().item():.3g} on random tokens",
+            why="the ratio to the old policy would not be 1 before the first update",
+            fix="turn off what is random in training (router noise, layer drop) in the model's config",
+        )
+    if not _close(shorter, states[:, :-2]):
+        raise ContractError(
+            "the model is not causal",
+            got="hidden states that change when later tokens are cut off",
+            why="a token's log-probability would depend on the tokens after it, and on padding",
+            fix="use a decoder-only language model",
+        )
+
+
+def check_head_path(model: PreTrainedModel) -> ReadStates:
+    """Find out whether backbone plus head is the whole model, and remember on the model how to read it.
+
+    The head's output is replaced by planted numbers from 1e-2 to 1e3: if exactly they come out as logits, nothing
+    follows the head at any size (soft-capping of a freshly made model would pass a mere comparison). Then real
+    numbers are compared.
+
+    Returns:
+        `read_through_head`, or `read_whole_logits` for models whose logits are more than a linear head.
+    """
+    reader = read_through_head if _head_is_all(model) else read_whole_logits
+    vars(model)["assent_reader"] = reader
+    return reader
+
+
+def reader_of(model: PreTrainedModel) -> ReadStates:
+    """The reader that the probe chose; probes a model that nobody has probed."""
+    known: ReadStates | None = getattr(model, "assent_reader", None)
+    return known or check_head_path(model)
+
+
+@torch.no_grad()
+def _head_is_all(model: PreTrainedModel) -> bool:
+    head = model.get_output_embeddings()
+    if type(head) is not nn.Linear:
+        return False
+    ids_BL = _probe_ids(model)
+    planted_BLV = _planted(head.weight, ids_BL)
+    inputs: list[Tensor] = []
+
+    def plant(_: nn.Module, arguments: tuple[Tensor, ...], __: Tensor) -> Tensor:
+        inputs.append(arguments[0])
+        return planted_BLV
+
+    with _training_mode(model, False):
+        states = backbone_states(model, ids_BL)
+        real = model(input_ids=ids_BL, position_ids=positions(ids_BL), use_cache=False).logits
+        handle = head.register_forward_hook(plant)
+        try:
+            planted_out = model(input_ids=ids_BL, position_ids=positions(ids_BL), use_cache=False).logits
+        finally:
+            handle.remove()
+    return (
+        len(inputs) == 1
+        and torch.equal(planted_out.float(), planted_BLV.float())
+        and _close(inputs[0], states)
+        and _close(nn.functional.linear(states, head.weight, head.bias), real)
+    )
+
+
+def _planted(weight_VD: Tensor, ids_BL: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    shape = (*ids_BL.shape, weight_VD.shape[0])
+    magnitudes = 10.0 ** (torch.rand(shape, generator=generator) * 5 - 2)
+    signs = torch.randint(2, shape, generator=generator) * 2 - 1
+    return (magnitudes * signs).to(weight_VD)
