@@ -1,0 +1,377 @@
+"""The arithmetic of GPT-2 and of the Llama family, one token or many, on the Hugging Face weights in place.
+
+A decoder holds the model's own Parameter objects: whoever updates them in place has updated the decoder. Which models
+qualify is decided here by exact class, and then by comparison with the model's own forward (see `native`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from assent.errors import ContractError
+
+Angles = tuple[Tensor, Tensor] | None
+Model = Any
+"""A `transformers` module, whose parts have no static types."""
+
+
+class Block(Protocol):
+    """One transformer layer around its attention. The leading dimensions of `x` are free."""
+
+    @property
+    def scale(self) -> float: ...
+    def normed(self, x: Tensor) -> Tensor: ...
+    def queries(self, normed: Tensor, angles: Angles) -> Tensor:
+        """[..., heads, head_dim]."""
+        ...
+
+    def keys_values(self, normed: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
+        """Each [..., kv_heads, head_dim]."""
+        ...
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Output projection, residual and feed-forward; may overwrite `x`."""
+        ...
+
+
+class Decoder(Protocol):
+    """A causal language model in the parts that a cache needs."""
+
+    @property
+    def blocks(self) -> list[Block]: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def kv_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def weight(self) -> Tensor:
+        """The language-model head, [vocabulary, hidden]; its dtype and device are the decoder's."""
+        ...
+
+    def reserve(self, longest: int) -> None:
+        """Positions below `longest` will be asked for."""
+        ...
+
+    def embed(self, token_ids: Tensor, positions: Tensor) -> Tensor: ...
+    def angles(self, positions: Tensor) -> Angles: ...
+    def logits(self, x: Tensor) -> Tensor: ...
+
+
+def step_aside(reason: str) -> ContractError:
+    """What is raised where the lean step does not cover a model."""
+    return ContractError(
+        "the lean decode step does not cover this model",
+        got=reason,
+        why="it reads the weights itself and would leave out what it does not know",
+        fix="nothing to mend: the generic cached path generates with the model's own forward, only slower",
+    )
+
+
+def _plain(module: Model, kind: type) -> Model:
+    if type(module) is not kind:
+        raise step_aside(f"a {kind.__name__} has become a {type(module).__name__} (an adapter or a quantised layer)")
+    return module
+
+
+def _linear(module: Model) -> tuple[Tensor, Tensor | None]:
+    _plain(module, nn.Linear)
+    return module.weight, module.bias
+
+
+def _conv1d(module: Model) -> tuple[Tensor, Tensor]:
+    _plain(module, Conv1D)
+    return module.weight, module.bias
+
+
+def _activation(module: Model) -> Callable[[Tensor], Tensor]:
+    """The same function in one kernel where Hugging Face spells it out in eight."""
+    if type(module).__name__ in {"NewGELUActivation", "GELUTanh"}:
+        return lambda x: F.gelu(x, approximate="tanh")
+    return module
+
+
+# ------------------------------------------------------------------------------------------------------------- GPT-2
+
+
+@dataclass(frozen=True)
+class _Gpt2Block:
+    norm: nn.Module
+    qkv: tuple[Tensor, Tensor]
+    out: tuple[Tensor, Tensor]
+    mlp_norm: nn.Module
+    up: tuple[Tensor, Tensor]
+    down: tuple[Tensor, Tensor]
+    activation: Callable[[Tensor], Tensor]
+    heads: int
+    scale: float
+
+    def normed(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+    def queries(self, normed: Tensor, angles: Angles) -> Tensor:
+        weight, bias = self.qkv
+        width = weight.shape[0]
+        return _affine(normed, weight[:, :width], bias[:width]).unflatten(-1, (self.heads, -1))
+
+    def keys_values(self, normed: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
+        weight, bias = self.qkv
+        width = weight.shape[0]
+        both = _affine(normed, weight[:, width:], bias[width:]).unflatten(-1, (2 * self.heads, -1))
+        return both[..., : self.heads, :], both[..., self.heads :, :]
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + _affine(attended.flatten(-2), *self.out)
+        return x.add_(_affine(self.activation(_affine(self.mlp_norm(x), *self.up)), *self.down))
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+
+
+@dataclass(frozen=True)
+class Gpt2:
+    """GPT-2: learned positions, LayerNorm, fused and transposed projections."""
+
+    blocks: list[Block]
+    heads: int
+    kv_heads: int
+    head_dim: int
+    tokens: Tensor
+    positions: Tensor
+    norm: nn.Module
+    weight: Tensor
+
+    @classmethod
+    def of(cls, model: Model) -> "Gpt2":
+        body, config = model.transformer, model.config
+        if config.add_cross_attention:
+            raise step_aside("cross-attention is not covered")
+        heads = config.num_attention_heads
+        blocks: list[Block] = [
+            _Gpt2Block(
+                norm=_plain(b.ln_1, nn.LayerNorm),
+                qkv=_conv1d(b.attn.c_attn),
+                out=_conv1d(b.attn.c_proj),
+                mlp_norm=_plain(b.ln_2, nn.LayerNorm),
+                up=_conv1d(b.mlp.c_fc),
+                down=_conv1d(b.mlp.c_proj),
+                activation=_activation(b.mlp.act),
+                heads=heads,
+                scale=b.attn.scaling,
+            )
+            for b in body.h
+        ]
+        weight, bias = _linear(model.lm_head)
+        if bias is not None:
+            raise step_aside("a bias on the language-model head is not covered")
+        tokens, positions = _plain(body.wte, nn.Embedding).weight, _plain(body.wpe, nn.Embedding).weight
+        dim = config.hidden_size // heads
+        return cls(blocks, heads, heads, dim, tokens, positions, _plain(body.ln_f, nn.LayerNorm), weight)
+
+    def reserve(self, longest: int) -> None:
+        """The position table is a weight: nothing to prepare."""
+
+    def embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:
+        return F.embedding(token_ids, self.tokens).add_(F.embedding(positions, self.positions))
+
+    def angles(self, positions: Tensor) -> Angles:
+        return None
+
+    def logits(self, x: Tensor) -> Tensor:
+        return F.linear(self.norm(x), self.weight)
+
+
+# ------------------------------------------------------------------------------------------------------------- Llama
+
+
+@dataclass(frozen=True)
+class _Norm:
+    weight: Tensor
+    eps: float
+
+    @classmethod
+    def of(cls, module: Model) -> "_Norm":
+        if not type(module).__name__.endswith("RMSNorm"):
+            raise step_aside(f"a norm is a {type(module).__name__}, not an RMSNorm")
+        return cls(module.weight, module.variance_epsilon)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+@dataclass(frozen=True)
+class _LlamaBlock:
+    norm: _Norm
+    query: tuple[Tensor, Tensor | None]
+    key: tuple[Tensor, Tensor | None]
+    value: tuple[Tensor, Tensor | None]
+    out: tuple[Tensor, Tensor | None]
+    query_norm: _Norm | None
+    key_norm: _Norm | None
+    mlp_norm: _Norm
+    gate: tuple[Tensor, Tensor | None]
+    up: tuple[Tensor, Tensor | None]
+    down: tuple[Tensor, Tensor | None]
+    activation: Callable[[Tensor], Tensor]
+    head_dim: int
+    scale: float
+
+    def normed(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+    def queries(self, normed: Tensor, angles: Angles) -> Tensor:
+        return self._rotated(F.linear(normed, *self.query), self.query_norm, angles)
+
+    def keys_values(self, normed: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
+        keys = self._rotated(F.linear(normed, *self.key), self.key_norm, angles)
+        return keys, F.linear(normed, *self.value).unflatten(-1, (-1, self.head_dim))
+
+    def _rotated(self, projected: Tensor, norm: _Norm | None, angles: Angles) -> Tensor:
+        x = projected.unflatten(-1, (-1, self.head_dim))
+        if norm is not None:
+            x = norm(x)
+        assert angles is not None
+        cos, signed_sin = angles
+        return torch.addcmul(x * cos, x.roll(self.head_dim // 2, -1), signed_sin)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + F.linear(attended.flatten(-2), *self.out)
+        normed = self.mlp_norm(x)
+        gated = self.activation(F.linear(normed, *self.gate)).mul_(F.linear(normed, *self.up))
+        return x.add_(F.linear(gated, *self.down))
+
+
+@dataclass
+class _Rotary:
+    """cos and sin of each position as the model's own rotary module gives them, tabulated as far as was needed."""
+
+    module: Model
+    like: Tensor
+    head_dim: int
+    table: tuple[Tensor, Tensor] | None = field(default=None)
+
+    def check(self, last: int) -> None:
+        """A rotary module whose angles depend on how long the sequence is cannot be tabulated."""
+        start = torch.arange(8, device=self.like.device)
+        alone = self._ask(start)
+        beside = self._ask(torch.cat([start, start.new_tensor([last])]))
+        self._ask(start)
+        if any(not torch.equal(a, b[: len(a)]) for a, b in zip(alone, beside, strict=True)):
+            raise step_aside("its rotary angles change with the length of the sequence")
+        if alone[0].shape[-1] != self.head_dim:
+            raise step_aside("its rotary embedding turns only part of each head")
+
+    def _ask(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = self.module(self.like, positions[None])
+        half = sin.shape[-1] // 2
+        return cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
+
+    def __call__(self, positions: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+        if self.table is None or len(self.table[0]) < longest:
+            self.table = self._ask(torch.arange(longest, device=self.like.device))
+        cos, signed_sin = self.table
+        return F.embedding(positions, cos)[..., None, :], F.embedding(positions, signed_sin)[..., None, :]
+
+
+@dataclass
+class Llama:
+    """Llama, Qwen2, Qwen3, Mistral: rotary positions, RMSNorm, grouped-query attention, gated feed-forward."""
+
+    blocks: list[Block]
+    heads: int
+    kv_heads: int
+    head_dim: int
+    tokens: Tensor
+    norm: _Norm
+    weight: Tensor
+    rotary: _Rotary
+    longest: int = 0
+
+    @classmethod
+    def of(cls, model: Model) -> "Llama":
+        body, config = model.model, model.config
+        dim = body.layers[0].self_attn.head_dim
+        weight, bias = _linear(model.lm_head)
+        if bias is not None:
+            raise step_aside("a bias on the language-model head is not covered")
+        tokens = _plain(body.embed_tokens, nn.Embedding).weight
+        rotary = _Rotary(body.rotary_emb, tokens, dim)
+        rotary.check(config.max_position_embeddings - 1)
+        blocks: list[Block] = [_llama_block(layer, dim) for layer in body.layers]
+        norm = _Norm.of(body.norm)
+        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+        return cls(blocks, heads, kv_heads, dim, tokens, norm, weight, rotary)
+
+    def reserve(self, longest: int) -> None:
+        """Positions below `longest` will be asked for."""
+        self.longest = max(self.longest, longest)
+
+    def embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:
+        return F.embedding(token_ids, self.tokens)
+
+    def angles(self, positions: Tensor) -> Angles:
+        return self.rotary(positions, self.longest)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return F.linear(self.norm(x), self.weight)
+
+
+def _llama_block(layer: Model, dim: int) -> _LlamaBlock:
+    attention, mlp = layer.self_attn, layer.mlp
+    query_norm, key_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+    return _LlamaBlock(
+        norm=_Norm.of(layer.input_layernorm),
+        query=_linear(attention.q_proj),
+        key=_linear(attention.k_proj),
+        value=_linear(attention.v_proj),
+        out=_linear(attention.o_proj),
+        query_norm=None if query_norm is None else _Norm.of(query_norm),
+        key_norm=None if key_norm is None else _Norm.of(key_norm),
+        mlp_norm=_Norm.of(layer.post_attention_layernorm),
+        gate=_linear(mlp.gate_proj),
+        up=_linear(mlp.up_proj),
+        down=_linear(mlp.down_proj),
+        activation=_activation(mlp.act_fn),
+        head_dim=dim,
+        scale=attention.scaling,
+    )
+
+
+_FAMILIES: dict[str, Callable[[Model], Decoder]] = {
+    "GPT2LMHeadModel": Gpt2.of,
+    "LlamaForCausalLM": Llama.of,
+    "MistralForCausalLM": Llama.of,
+    "Qwen2ForCausalLM": Llama.of,
+    "Qwen3ForCausalLM": Llama.of,
+}
+"""By exact class: a sibling that multiplies something somewhere (Granite, Gemma) must not slip in."""
+
+
+def decoder_of(model: Model) -> Decoder:
+    """The lean decoder of a model.
+
+    Raises:
+        ContractError: the family is not covered, or a part of the model is not what its family says.
+    """
+    name = type(model).__name__
+    if name not in _FAMILIES or not type(model).__module__.startswith("transformers."):
+        raise step_aside(f"{name} is not one of {', '.join(sorted(_FAMILIES))}")
+    if any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
+        raise step_aside("the model has forward hooks, which the lean step would skip")
+    return _FAMILIES[name](model)
+
+
+def window_of(model: Model) -> int | None:
+    """Length beyond which some layer stops seeing the start of the sequence; None where all layers see everything."""
+    kinds = getattr(model.config, "layer_types", None)
+    window = getattr(model.config, "sliding_window", None)
+    if window is None or (kinds is not None and "sliding_attention" not in kinds):
+        return None
+    return int(window)

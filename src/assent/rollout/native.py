@@ -1,0 +1,161 @@
+"""The native engine: continuous batching in this process, with torch alone."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from assent.errors import AssentError, ContractError, NonFiniteError
+from assent.rollout import generic
+from assent.rollout.cache import Cache, prefill, step
+from assent.rollout.decoders import Decoder, decoder_of, step_aside, window_of
+from assent.rollout.draw import Draw
+from assent.rollout.requests import check_requests, positions_of, to_samples, vocabulary_of
+from assent.rollout.slots import Queue, Slots, serve
+from assent.rollout.weights import Weights
+from assent.types import Request, Sample, Sampling
+
+logger = logging.getLogger(__name__)
+
+# Largest difference in log-probability that is put down to rounding when the lean step is compared with the model.
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+# Waiting for a GPU costs more than the few steps that ended slots stand idle; on CPU a look is free.
+LOOK_EVERY_ON_GPU = 4
+
+
+class NativeEngine:
+    """Samples many requests at once: slots are refilled as sequences end, a prompt is read once for all its samples.
+
+    For GPT-2, Llama, Mistral, Qwen2 and Qwen3 a lean decode step reads the model's own weights in place: a learner that
+    updates these tensors has updated the engine. It is compared with the model's forward when the engine is made;
+    where it does not cover the model, or differs from it, `path` is "generic", `reason` says why and a warning is
+    logged: the model's own forward is then used, with a cache.
+
+    Args:
+        model: a Hugging Face causal language model, on its device. It is not copied; its mode is left as found.
+        slots: sequences in flight at once. 64 is near the best throughput of small models on one core
+            (docs/experiments, to be measured on your machine); each costs one line of cache.
+    """
+
+    def __init__(self, model: nn.Module, *, slots: int = 64) -> None:
+        if slots < 1:
+            raise ContractError("an engine needs slots", got=slots, why="it samples in them", fix="set slots >= 1")
+        self._model, self._slots = model, slots
+        self._weights = Weights(model)
+        self._cache: Cache | None = None
+        self._decoder: Decoder | None = None
+        self.reason = ""
+        try:
+            decoder = decoder_of(model)
+            compare(decoder, model)
+            self._decoder = decoder
+        except AssentError as error:
+            self.reason = str(error.got)
+            logger.warning("native engine takes the generic path: %s", self.reason)
+
+    @property
+    def path(self) -> str:
+        """ "lean" or "generic"."""
+        return "generic" if self._decoder is None else "lean"
+
+    @property
+    def version(self) -> int:
+        """Of the weights last taken by `sync`."""
+        return self._weights.version
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Sample]:
+        """One sample per request, in order.
+
+        Raises:
+            ContractError: no requests, a token outside the vocabulary, or prompt and budget beyond the model's reach.
+            ConfigError: an impossible `sampling`.
+            NonFiniteError: the weights give nan or infinite log-probabilities.
+        """
+        vocabulary = vocabulary_of(self._model)
+        check_requests(requests, sampling, vocabulary=vocabulary, positions=positions_of(self._model))
+        decoder = self._decoder
+        longest = max(len(r.token_ids) for r in requests) + sampling.max_new_tokens
+        window = window_of(self._model)
+        if decoder is not None and window is not None and longest > window:
+            logger.warning(
+                "native engine takes the generic path for this call: sequences may reach %d tokens, beyond "
+                "the model's sliding window of %d",
+                longest,
+                window,
+            )
+            decoder = None
+        with torch.inference_mode():
+            draw = Draw.of(sampling, vocabulary, next(self._model.parameters()).device)
+            if decoder is None:
+                tokens, logprobs = self._generic(requests, sampling, draw)
+            else:
+                tokens, logprobs = self._lean(decoder, requests, sampling, draw)
+            try:
+                return to_samples(tokens, logprobs, draw.is_stop_V)
+            except NonFiniteError:
+                self._cache = None  # nan in a masked place is still nan for the sequence that comes there next
+                raise
+
+    def _generic(self, requests: Sequence[Request], sampling: Sampling, draw: Draw) -> tuple[Tensor, Tensor]:
+        training = self._model.training
+        self._model.eval()
+        try:
+            return generic.generate(self._model, requests, sampling, draw, slots=self._slots)
+        finally:
+            self._model.train(training)
+
+    def _lean(
+        self, decoder: Decoder, requests: Sequence[Request], sampling: Sampling, draw: Draw
+    ) -> tuple[Tensor, Tensor]:
+        longest = max(len(r.token_ids) for r in requests) + sampling.max_new_tokens
+        decoder.reserve(longest)
+        rows = min(self._slots, len(requests))
+        if self._cache is None or self._cache.slots < rows or self._cache.length < longest:
+            self._cache = None  # frees the old one before the new one is made
+            self._cache = Cache.empty(decoder, rows, longest)
+        slots = Slots(decoder, self._cache, requests, sampling, draw)
+        look_every = LOOK_EVERY_ON_GPU if decoder.weight.is_cuda else 1
+        serve(slots, Queue(decoder, requests), look_every=look_every)
+        return slots.outputs()
+
+    def sync(self, weights: Mapping[str, Tensor], *, version: int) -> None:
+        """Take these weights; those that are the model's own tensors are not copied.
+
+        Raises:
+            ContractError: names or shapes are not the model's.
+        """
+        self._weights.take(weights, version=version)
+
+    def fingerprint(self) -> str:
+        """Digest of the weights that the next token will be sampled from, under the names last synced."""
+        return self._weights.fingerprint()
+
+
+@torch.inference_mode()
+def compare(decoder: Decoder, model: nn.Module) -> None:
+    """Lean prefill and decode against the model's forward, on random tokens.
+
+    Raises:
+        ContractError: a log-probability differs by more than `TOLERANCE`.
+    """
+    weight, vocabulary = decoder.weight, vocabulary_of(model)
+    positions = positions_of(model) or 12
+    length = max(2, min(12, positions, window_of(model) or 12))
+    ids = torch.randint(vocabulary, (2, length), generator=torch.Generator().manual_seed(0)).to(weight.device)
+    start = max(1, length // 2)
+    decoder.reserve(length)
+    cache, prompt = Cache.empty(decoder, 2, length), prefill(decoder, ids[:, :start])
+    both = torch.arange(2, device=weight.device)
+    cache.take(both, prompt, both)
+    steps = [step(decoder, cache, ids[:, t], both * 0 + t, t + 1) for t in range(start, length)]
+    training = model.training
+    model.eval()
+    try:
+        expected = model(ids, use_cache=False).logits[:, start:]
+    finally:
+        model.train(training)
+    lean = torch.stack(steps, 1)
+    gap = float((lean.float().log_softmax(-1) - expected.float().log_softmax(-1)).abs().max())
+    if not gap <= TOLERANCE.get(weight.dtype, 0.0):
+        raise step_aside(f"its log-probabilities differ from the model's forward by {gap:.2g}")
