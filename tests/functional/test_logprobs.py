@@ -1,4 +1,4 @@
-"""Token log-probabilities and entropies against float64 numpy/scipy, and the chunked head against autograd on the plain one."""
+"""Token log-probabilities and entropies against scipy; the chunked head against autograd on the plain one."""
 
 import math
 
@@ -222,7 +222,7 @@ def test_default_chunk_is_as_documented():
     hidden, weight, _, tokens = case(n=n, d=d, v=v, bias=False, dtype=torch.float32)
     with Largest() as largest:
         lp.linear_token_logprobs(hidden, weight, tokens).sum().backward()
-    assert largest.numel == 64 * v  # 2^20 logits
+    assert largest.numel == 256 * v  # 2^22 logits
 
 
 def test_half_precision_head_gives_float32_and_half_gradients():

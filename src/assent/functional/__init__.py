@@ -6,7 +6,8 @@ stands in a masked place of an input (nan and infinity included) changes neither
 is raised to float32 before any sum, softmax or exp; log-ratios are clamped to +-20 before exp; impossible input
 raises `ValueError` with what, got and fix. Log-probabilities, entropies and KL are in nats.
 
-Functions without a mask work element by element: reduce their result with `masked.masked_mean`.
+Functions without a mask work element by element: reduce their result with `masked.masked_mean`. That keeps the value
+clean of what is masked; for the gradient, fill the masked places of the *inputs* first (0 times nan is nan).
 """
 
 from assent.functional import (

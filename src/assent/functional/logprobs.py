@@ -14,14 +14,12 @@ from torch.nn import functional as F
 from assent.functional import _guards
 from assent.functional._precision import as_float
 
-# Logits alive at once when `chunk` is None. On a CPU they should stay in cache, on a GPU a chunk should fill the
-# device.
-CHUNK_LOGITS_CPU = 2**20
+# Logits alive at once when `chunk` is None: little memory on a CPU, enough work to fill a GPU.
+CHUNK_LOGITS_CPU = 2**22
 CHUNK_LOGITS_GPU = 2**27
 SMALLEST_CHUNK = 64
-NEVER_A_TOKEN = torch.iinfo(
-    torch.int64
-).min  # cross_entropy answers 0 for its ignore_index; no token may be ignored here
+# cross_entropy answers 0 for its ignore_index (-100 if not told); no token may be ignored here.
+NEVER_A_TOKEN = torch.iinfo(torch.int64).min
 NO_LOGPROB = -1e4  # stands for -inf where it would meet a 0: exp of it is exactly 0, and 0 times it is 0 and not nan
 
 
@@ -83,8 +81,8 @@ def linear_token_logprobs(
         weight_VD: the language-model head.
         tokens_BT: `[...]` int64, in [0, V).
         temperature: positive.
-        chunk: positions at a time. None takes as many as keep 2^20 logits alive on a CPU (4 MiB in float32, which a
-            cache holds) and 2^27 on a GPU (512 MiB), but at least 64.
+        chunk: positions at a time. None takes as many as keep 2^22 logits alive on a CPU (16 MiB in float32) and 2^27
+            on a GPU (512 MiB), but at least 64.
         bias_V: of the head, if it has one.
 
     Returns:

@@ -196,14 +196,15 @@ def kto(
     _guards.number("beta", beta, low=0.0, open_low=True)
     _guards.number("desirable_weight", desirable_weight, low=0.0)
     _guards.number("undesirable_weight", undesirable_weight, low=0.0)
-    baseline = as_float(torch.as_tensor(kl_baseline)).detach()
+    h_B = as_float(logprobs_B) - as_float(ref_logprobs_B)
+    baseline = torch.as_tensor(kl_baseline, dtype=h_B.dtype, device=h_B.device).detach()
     if baseline.numel() != 1:
         _guards.refuse(
             "kl_baseline is one number for the batch",
             got=tuple(baseline.shape),
             fix="average the mismatched log-ratios over the whole batch (over all processes) first",
         )
-    gain_B = beta * (as_float(logprobs_B) - as_float(ref_logprobs_B) - baseline.reshape(()).clamp(min=0.0))
+    gain_B = beta * (h_B - baseline.reshape(()).clamp(min=0.0))
     return torch.where(desirable_B, desirable_weight * gain_B.neg().sigmoid(), undesirable_weight * gain_B.sigmoid())
 
 
@@ -214,8 +215,8 @@ def simpo(chosen: Tensor, rejected: Tensor, *, beta: float, gamma: float) -> Ten
         chosen: log-probability per token of each preferred response, `[B]`, nats per token.
         rejected: of each other response.
         beta: positive; 2 to 10 in the paper.
-        gamma: the margin that beta (chosen - rejected) must exceed, not negative; .3 to 1.6 in the paper (its tables
-            give gamma / beta).
+        gamma: the margin that beta (chosen - rejected) must exceed, not negative; .25 to 5 in the paper (its tables
+            give gamma / beta, .1 to .8).
 
     Returns:
         `[B]`, nats.

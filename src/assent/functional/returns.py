@@ -75,7 +75,7 @@ def gae(
 
     deltas_BT = torch.where(mask_BT, rewards_BT + gamma * _next_included(values_BT, mask_BT) - values_BT, 0.0)
     # A hole hands the carry on untouched: delta 0, decay 1. One fused step per column keeps the loop over T cheap.
-    decay_BT = torch.where(mask_BT, gamma * lam, 1.0).to(deltas_BT.dtype)
+    decay_BT = torch.ones_like(deltas_BT).masked_fill(mask_BT, gamma * lam)
     carry_B = deltas_BT.new_zeros(deltas_BT.shape[0])
     columns = []
     for delta_B, decay_B in zip(reversed(deltas_BT.unbind(1)), reversed(decay_BT.unbind(1)), strict=True):
