@@ -130,6 +130,12 @@ class Scoring(Stateful, Protocol):
     def __call__(self, rollouts: Sequence[Rollout]) -> Scored: ...
 
 
+class Keep(Stateful, Protocol):
+    """Takes scored samples: keeps the best, asks annotators, adds up an evaluation."""
+
+    def __call__(self, rollouts: Sequence[Rollout], scores: Sequence[Sequence[ScoreEvents]]) -> None: ...
+
+
 class Guard(Stateful, Protocol):
     """Ends a run that has gone too far."""
 

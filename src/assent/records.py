@@ -98,6 +98,7 @@ class Comparison:
         annotator: who judged; empty when unknown.
         shown: the order in which the responses were shown, as indices into `responses`; empty when unknown.
         kind: slice label of the prompt, empty when unknown.
+        ended: whether each response came to its end by itself rather than at a length limit; empty when all did.
 
     Raises:
         ValueError: an index is out of range, a pair compares a response with itself, or K < 2.
@@ -110,6 +111,7 @@ class Comparison:
     annotator: str = ""
     shown: tuple[int, ...] = ()
     kind: str = ""
+    ended: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         k = len(self.responses)
@@ -180,4 +182,5 @@ def comparison_from_json(row: dict) -> Comparison:
         row["annotator"],
         tuple(row["shown"]),
         row["kind"],
+        tuple(row["ended"]),
     )

@@ -1,25 +1,14 @@
 """Prompt, rollout, score, keep: best-of-n, rejection sampling, samples for comparison and for evaluation."""
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
-from assent.protocols import Scorer
-from assent.types import Rollout
-
-Kept = TypeVar("Kept")
+from assent.protocols import Checkpoint, Keep, Scorer, Source, Tracker
 
 
-def select(
-    rollouts: Sequence[Rollout],
-    scorers: Sequence[Scorer],
-    keep: Callable[[Sequence[Rollout], Sequence[Sequence[float]]], Kept],
-) -> Kept:
-    """Score the samples of each prompt and keep what `keep` says of them.
-
-    Args:
-        rollouts: the samples.
-        scorers: each gives one row of totals, nan where it gave no score.
-        keep: takes the samples and the rows of scores.
-    """
-    rows = [[sum(e.value for e in events) if events else float("nan") for events in s.score(rollouts)] for s in scorers]
-    return keep(rollouts, rows)
+def select(source: Source, scorers: Sequence[Scorer], keep: Keep, tracker: Tracker, checkpoint: Checkpoint) -> None:
+    """Sample, score and hand on, from wherever the last run was stopped; what is kept, and how, is `keep`'s business."""
+    checkpoint.restore()
+    for step, rollouts in source:
+        keep(rollouts, [scorer.score(rollouts) for scorer in scorers])
+        tracker.progress(step + 1, len(source))
+        checkpoint.after_step(step + 1)

@@ -1,0 +1,158 @@
+"""Sample K responses to each prompt and have them compared."""
+
+import json
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from assent.config import Frozen
+from assent.data import domain
+from assent.feedback.annotators import PANEL
+from assent.loops.select import select
+from assent.models.tokenizer import stop_ids
+from assent.pipeline.recipe import Number, Stage, StageSpec
+from assent.pipeline.run import StageContext
+from assent.protocols import State
+from assent.records import Comparison, to_json
+from assent.rollout.native import NativeEngine
+from assent.rollout.source import PromptSource
+from assent.stages.generation import decoder
+from assent.stages.parts import Generation, ModelRef, load_policy, prompt_of
+from assent.stages.sources import AnyTasks
+from assent.train.checkpoint import StateFile
+from assent.types import Rollout, ScoreEvents
+
+PROMPTS_PER_STEP = 128
+"""Prompts sampled between two looks at the clock; the last step takes what is left over from whole steps."""
+
+
+class SimulatedPanel(Frozen):
+    """The simulated annotators of the embedded domain, who read its hidden judgement through their own noise.
+
+    Args:
+        overlap: share of the prompts that every annotator judges, for agreement and the noise ceiling; the others
+            are judged by one annotator each, in turn.
+    """
+
+    panel: Literal["simulated"]
+    overlap: float = Field(0.05, ge=0, le=1)
+
+
+class CompareSpec(StageSpec):
+    """Settings of a comparison round.
+
+    Args:
+        policy: whose responses are judged.
+        tasks: the prompts.
+        samples: K responses per prompt; 4 to 9 in InstructGPT.
+        annotators: who judges.
+        generation: how responses are drawn.
+        checkpoint_seconds: longest work that a kill may cost.
+    """
+
+    policy: ModelRef
+    tasks: AnyTasks
+    samples: int = Field(4, ge=2)
+    annotators: SimulatedPanel
+    generation: Generation
+    checkpoint_seconds: float = Field(20.0, ge=0)
+
+
+class Lines:
+    """Appends JSON lines to a file and can go back to where a state was saved.
+
+    Args:
+        path: the file.
+        rows: what to write for a step's rollouts; called once per step with the number of lines before it.
+    """
+
+    def __init__(self, path: Path, rows: Callable[[Sequence[Rollout], int], list[dict[str, object]]]) -> None:
+        self.path, self.rows, self.written = path, rows, 0
+        path.write_text("", encoding="utf-8")
+
+    def __call__(self, rollouts: Sequence[Rollout], scores: Sequence[Sequence[ScoreEvents]]) -> None:
+        rows = self.rows(rollouts, self.written)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+        self.written += len(rows)
+
+    def state_dict(self) -> State:
+        return {"written": self.written, "text": self.path.read_text(encoding="utf-8")}
+
+    def load_state_dict(self, state: State) -> None:
+        self.written = state["written"]
+        self.path.write_text(state["text"], encoding="utf-8")
+
+
+class PanelAsks:
+    """Turns the samples of a step into comparisons by the simulated panel.
+
+    The answer to a question depends on the seed and the prompt, not on when it was asked.
+    """
+
+    def __init__(self, panel: SimulatedPanel, samples: int, seed: int) -> None:
+        self.overlap, self.samples, self.seed = panel.overlap, samples, seed
+
+    def __call__(self, rollouts: Sequence[Rollout], before: int) -> list[dict[str, object]]:
+        groups = [rollouts[i : i + self.samples] for i in range(0, len(rollouts), self.samples)]
+        return [to_json(comparison) for group in groups for comparison in self._judged(group)]
+
+    def _judged(self, group: Sequence[Rollout]) -> list[Comparison]:
+        prompt = group[0].prompt
+        gold = [domain.judge(prompt.source, r.text, ended=r.ended).gold for r in group]
+        rng = random.Random(f"{self.seed}/{prompt.id}")
+        everyone = rng.random() < self.overlap
+        chosen = PANEL if everyone else (rng.choice(PANEL),)
+        return [
+            replace(
+                annotator.compare(
+                    f"{prompt.id}/{annotator.name}",
+                    prompt.source,
+                    [r.text for r in group],
+                    gold,
+                    rng=rng,
+                    kind=prompt.kind,
+                ),
+                ended=tuple(r.ended for r in group),
+            )
+            for annotator in chosen
+        ]
+
+
+def run(spec: CompareSpec, context: StageContext) -> Mapping[str, float]:
+    causal = load_policy(context, spec.policy)
+    prompts = [prompt_of(causal, t) for t in spec.tasks.tasks(context)]
+    per_step = min(PROMPTS_PER_STEP, len(prompts))
+    source = PromptSource(
+        prompts,
+        NativeEngine(causal.model, slots=spec.generation.slots),
+        spec.generation.sampling(stop_ids(causal.tokenizer)),
+        prompts_per_step=per_step,
+        samples_per_prompt=spec.samples,
+        steps=len(prompts) // per_step,
+        seed=context.seed,
+        decode=decoder(causal),
+    )
+    lines = Lines(context.out / "comparisons.jsonl", PanelAsks(spec.annotators, spec.samples, context.seed))
+    parts = {"source": source, "lines": lines}
+    select(source, [], lines, context.tracker, StateFile(context.state, parts, every_seconds=spec.checkpoint_seconds))
+    left = len(prompts) % per_step
+    if left:
+        context.say(f"{left} of {len(prompts):,} prompts were not asked: questions go out {per_step} prompts at a time")
+    return {"comparisons": lines.written, "prompts": len(prompts) - left}
+
+
+def derive(spec: CompareSpec) -> Mapping[str, Number]:
+    count = getattr(spec.tasks, "count", None)
+    pairs = spec.samples * (spec.samples - 1) // 2
+    return {"pairs per prompt": pairs, **({"prompts": count, "responses": count * spec.samples} if count else {})}
+
+
+STAGE = Stage("compare", CompareSpec, run, derive)

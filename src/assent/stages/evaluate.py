@@ -1,0 +1,205 @@
+"""Policy against baseline on prompts neither was trained on: win rates with intervals, KL spent, a plain verdict."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from assent.data import domain
+from assent.evals.plain import to_json
+from assent.evals.win_rate import Judge, compare, compare_kinds, verdict
+from assent.functional.selection import best_of_n_expected, best_of_n_kl
+from assent.models.folders import CausalModel
+from assent.models.forward import ModelForward, in_blocks
+from assent.pipeline.recipe import Number, Stage, StageSpec
+from assent.pipeline.run import StageContext
+from assent.protocols import Scorer
+from assent.records import Task
+from assent.stages.generation import sample_responses
+from assent.stages.parts import Generation, ModelRef, load_policy
+from assent.stages.scorers import GoldRef, RewardSpec, build_scorer
+from assent.stages.sources import AnyTasks
+from assent.types import Rollout, Sequences
+
+BEST_OF = (1, 2, 4, 8, 16)
+SHOWN = 40
+
+
+class EvaluateSpec(StageSpec):
+    """Settings of an evaluation.
+
+    Args:
+        policy: what is judged.
+        baseline: what it is judged against.
+        tasks: prompts neither was trained on.
+        judge: whose scores decide; a judge the policy was trained on gives no verdict of quality.
+        proxy: the score the policy was trained on, shown beside the judge's, and the chooser of best-of-n.
+        generation: how responses are drawn.
+        best_of: samples per prompt for the baseline's best-of-n curve; 0 leaves it out.
+        trained_on_judge: the policy was trained on this very judge.
+    """
+
+    policy: ModelRef
+    baseline: ModelRef
+    tasks: AnyTasks
+    judge: RewardSpec
+    proxy: RewardSpec | None = None
+    generation: Generation
+    best_of: int = Field(0, ge=0)
+    trained_on_judge: bool = False
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One model's responses to the tasks, with their scores."""
+
+    rollouts: list[Rollout]
+    judged: list[float]
+    proxy: list[float]
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(r.token_ids) for r in self.rollouts]
+
+
+def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
+    policy, baseline = load_policy(context, spec.policy), load_policy(context, spec.baseline)
+    tasks = spec.tasks.tasks(context)
+    judge = build_scorer(spec.judge, context, policy)
+    proxy = build_scorer(spec.proxy, context, policy) if spec.proxy is not None else judge
+    total = 6 if spec.best_of else 5
+
+    def answers(model: CausalModel, part: int, *, greedy: bool) -> Answers:
+        rollouts = sample_responses(model, tasks, spec.generation, seed=context.seed + part, greedy=greedy)
+        context.tracker.progress(part + 1, total)
+        return Answers(rollouts, totals(judge, rollouts), totals(proxy, rollouts))
+
+    sampled, greedy = answers(policy, 0, greedy=False), answers(policy, 1, greedy=True)
+    base_sampled, base_greedy = answers(baseline, 2, greedy=False), answers(baseline, 3, greedy=True)
+    control = answers(baseline, 4, greedy=False)
+    ids, kinds = [t.id for t in tasks], [t.kind for t in tasks]
+    pairs = {
+        "sampled": (sampled, base_sampled),
+        "greedy": (greedy, base_greedy),
+        "sampled against the baseline's greedy": (sampled, base_greedy),
+        "control: baseline against itself": (control, base_sampled),
+    }
+    rates = {name: compare(a.judged, b.judged, ids) for name, (a, b) in pairs.items()}
+    said = Judge(judge.name, trained_on=spec.trained_on_judge)
+    by_kind = {name: compare_kinds(a.judged, b.judged, ids, kinds) for name, (a, b) in list(pairs.items())[:2]}
+    kl = sequence_kl(policy, baseline, sampled.rollouts, spec.generation.temperature)
+    everyone = {
+        "policy sampled": sampled,
+        "policy greedy": greedy,
+        "baseline sampled": base_sampled,
+        "baseline greedy": base_greedy,
+    }
+    results = {
+        "verdicts": {name: to_json(verdict(rates[name], said)) for name in ("sampled", "greedy")},
+        "win_rates": {name: to_json(rate) | {"rate": rate.rate} for name, rate in rates.items()},
+        "by_kind": {name: to_json(rows) for name, rows in by_kind.items()},
+        "kl": kl,
+        "models": {name: summary(a) for name, a in everyone.items()},
+    }
+    if isinstance(spec.judge, GoldRef):
+        results["correctness"] = {name: correctness(a.rollouts) for name, a in everyone.items()}
+    if spec.best_of:
+        results["best_of_n"] = _best_of(spec, context, baseline, tasks, judge, proxy)
+    (context.out / "results.json").write_text(json.dumps(results, indent=1, default=float) + "\n", encoding="utf-8")
+    _write_samples(context, sampled, greedy, base_sampled, base_greedy)
+    context.say(results["verdicts"]["sampled"]["text"])
+    context.say(results["verdicts"]["greedy"]["text"])
+    return _figures(results)
+
+
+def totals(scorer: Scorer, rollouts: Sequence[Rollout]) -> list[float]:
+    """One score per rollout; nan where the scorer gave none."""
+    return [sum(e.value for e in events) if events else float("nan") for events in scorer.score(rollouts)]
+
+
+def summary(answers: Answers) -> dict[str, float]:
+    return {
+        "judge": float(np.mean(answers.judged)),
+        "proxy": float(np.mean(answers.proxy)),
+        "length": float(np.mean(answers.lengths)),
+        "ended": float(np.mean([r.ended for r in answers.rollouts])),
+    }
+
+
+def correctness(rollouts: Sequence[Rollout]) -> dict[str, dict[str, float]]:
+    """Mean correctness, -1 to 1, with its standard error, by kind of task: content apart from manners."""
+    kinds: dict[str, list[float]] = {}
+    for r in rollouts:
+        judged = domain.judge(r.prompt.source, r.text, ended=r.ended)
+        kinds.setdefault(r.prompt.kind, []).append(judged.correctness)
+    kinds["all"] = [x for values in list(kinds.values()) for x in values]
+    return {
+        kind: {"mean": float(np.mean(x)), "error": float(np.std(x) / np.sqrt(len(x))), "n": len(x)}
+        for kind, x in sorted(kinds.items())
+    }
+
+
+def sequence_kl(policy: CausalModel, reference: CausalModel, rollouts: Sequence[Rollout], temperature: float) -> float:
+    """KL(policy || reference) in nats per sequence, from the policy's own samples (k1, unbiased)."""
+    sequences = Sequences.of_rollouts(rollouts)
+    gaps = [
+        in_blocks(lambda s, m=m: (ModelForward(policy=m.model, temperature=temperature).logprobs(s),), sequences)[0]
+        for m in (policy, reference)
+    ]
+    return float((gaps[0] - gaps[1]).sum(1).double().mean())
+
+
+def _best_of(
+    spec: EvaluateSpec,
+    context: StageContext,
+    baseline: CausalModel,
+    tasks: Sequence[Task],
+    judge: Scorer,
+    proxy: Scorer,
+) -> list[dict[str, float]]:
+    """What choosing among n samples of the baseline gives, and at what KL: the yardstick for the KL a policy spent."""
+    rollouts = sample_responses(baseline, tasks, spec.generation, seed=context.seed + 5, samples=spec.best_of)
+    gold = torch.tensor(totals(judge, rollouts)).view(len(tasks), spec.best_of)
+    chosen_by = torch.tensor(totals(proxy, rollouts)).view(len(tasks), spec.best_of)
+    context.tracker.progress(6, 6)
+    rows = []
+    for n in (n for n in BEST_OF if n <= spec.best_of):
+        judged = [float(best_of_n_expected(g, p, n)) for g, p in zip(gold, chosen_by, strict=True)]
+        scored = [float(best_of_n_expected(p, p, n)) for p in chosen_by]
+        rows.append({"n": n, "kl": float(best_of_n_kl(n)), "judge": np.mean(judged), "proxy": np.mean(scored)})
+    return rows
+
+
+def _write_samples(context: StageContext, *answers: Answers) -> None:
+    names = ("policy_sampled", "policy_greedy", "baseline_sampled", "baseline_greedy")
+    with (context.out / "samples.jsonl").open("w", encoding="utf-8") as file:
+        for row, rollout in enumerate(answers[0].rollouts[:SHOWN]):
+            line: dict[str, object] = {"prompt": rollout.prompt.source, "kind": rollout.prompt.kind}
+            for name, a in zip(names, answers, strict=True):
+                line[name] = {"text": a.rollouts[row].text, "judge": a.judged[row], "proxy": a.proxy[row]}
+            file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+
+
+def _figures(results: Mapping) -> dict[str, float]:
+    figures = {"kl": results["kl"]}
+    for name in ("sampled", "greedy"):
+        rate = results["win_rates"][name]
+        figures |= {
+            f"win_{name}": rate["rate"],
+            f"win_{name}_low": rate["interval"]["low"],
+            f"win_{name}_high": rate["interval"]["high"],
+        }
+    for name, model in results["models"].items():
+        figures |= {f"{name.replace(' ', '_')}_{k}": v for k, v in model.items()}
+    return {k: float(v) for k, v in figures.items()}
+
+
+def derive(spec: EvaluateSpec) -> Mapping[str, Number]:
+    count = getattr(spec.tasks, "count", None)
+    return {} if count is None else {"prompts": count, "responses": count * (5 + spec.best_of)}
+
+
+STAGE = Stage("evaluate", EvaluateSpec, run, derive)

@@ -1,0 +1,38 @@
+"""Sampling from a policy, as compare, evaluate, chat and epoch selection do it."""
+
+from collections.abc import Callable, Sequence
+
+from assent.models.folders import CausalModel
+from assent.models.tokenizer import stop_ids
+from assent.records import Task
+from assent.rollout.native import NativeEngine
+from assent.rollout.source import sample
+from assent.stages.parts import Generation, prompt_of
+from assent.types import Rollout
+
+
+def decoder(causal: CausalModel) -> Callable[[Sequence[int]], str]:
+    """Token ids to text without special tokens."""
+    return lambda ids: causal.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+
+def sample_responses(
+    causal: CausalModel,
+    tasks: Sequence[Task],
+    generation: Generation,
+    *,
+    seed: int,
+    samples: int = 1,
+    greedy: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Rollout]:
+    """`samples` responses to each task, a task's samples together, in the order of the tasks."""
+    return sample(
+        NativeEngine(causal.model, slots=generation.slots),
+        [prompt_of(causal, t) for t in tasks],
+        generation.sampling(stop_ids(causal.tokenizer), greedy=greedy),
+        samples_per_prompt=samples,
+        seed=seed,
+        decode=decoder(causal),
+        progress=progress,
+    )

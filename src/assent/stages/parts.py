@@ -1,0 +1,148 @@
+"""What several stages are made of: settings they share, and the assembly of learner, data and models from them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from assent.config import Frozen
+from assent.data.batches import TokenExample
+from assent.dist import processes
+from assent.models.folders import CausalModel, load_causal
+from assent.models.forward import ModelForward
+from assent.models.tokenizer import encode_prompt, encode_response
+from assent.pipeline.references import Reference
+from assent.pipeline.run import StageContext
+from assent.protocols import OfflineAlgorithm
+from assent.records import Demonstration, Task
+from assent.train.learner import LocalLearner, Mixture
+from assent.train.optimizers import AdamW, Muon
+from assent.train.schedule import Schedule
+from assent.types import Batch, Mean, Prompt, Sampling, add_metrics
+
+ModelRef = Annotated[str, Reference()]
+"""An earlier stage that made a model, a Hugging Face folder, or a hub name."""
+
+AnyOptimizer = Annotated[AdamW | Muon, Field(discriminator="name")]
+
+MODEL = "model"
+"""Folder of the model within the artefact of a stage that makes one."""
+
+
+class Optimization(Frozen):
+    """How weights are moved.
+
+    Args:
+        optimizer: `{name: adamw, lr: ...}` or `{name: muon, lr: ..., rest: {lr: ...}}`.
+        schedule: of the learning rate; cosine to a tenth without warm-up, as InstructGPT's SFT and reward model.
+        max_grad_norm: per role; 1.0 as in Llama 2.
+        token_budget: tokens of one micro-batch, padding included; memory and speed, never results.
+        checkpoint_seconds: longest work that a kill may cost.
+    """
+
+    optimizer: AnyOptimizer
+    schedule: Schedule = Schedule()
+    max_grad_norm: float = Field(1.0, gt=0)
+    token_budget: int = Field(8192, gt=0)
+    checkpoint_seconds: float = Field(20.0, ge=0)
+
+
+class Generation(Frozen):
+    """How responses are sampled; what is sampled from is what is scored.
+
+    Args:
+        max_new_tokens: length budget of a response, its end token included.
+        temperature: 1.0 in InstructGPT, 0.7 in Ziegler et al. and TL;DR.
+        min_new_tokens: end tokens are impossible before.
+        slots: sequences decoded at once.
+    """
+
+    max_new_tokens: int = Field(gt=0)
+    temperature: float = Field(1.0, gt=0)
+    min_new_tokens: int = Field(0, ge=0)
+    slots: int = Field(128, gt=0)
+
+    def sampling(self, stop_token_ids: Sequence[int], *, greedy: bool = False) -> Sampling:
+        return Sampling(self.max_new_tokens, tuple(stop_token_ids), self.temperature, greedy, self.min_new_tokens)
+
+
+def model_folder(context: StageContext, reference: str) -> str:
+    """Where the model of a reference lies: inside the artefact of a stage, or the path or hub name itself."""
+    if reference in context.inputs:
+        return str(context.inputs[reference].folder / MODEL)
+    return reference
+
+
+def load_policy(context: StageContext, reference: str) -> CausalModel:
+    return load_causal(model_folder(context, reference))
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    """The module with gradients off, for reference and reward models."""
+    return module.requires_grad_(False)
+
+
+def build_learner(
+    context: StageContext,
+    optimization: Optimization,
+    forward: ModelForward,
+    roles: Mapping[str, nn.Module],
+    *,
+    total_steps: int,
+    critic_optimizer: AdamW | Muon | None = None,
+    mixture: Mixture | None = None,
+) -> LocalLearner:
+    """A learner on these roles; the critic may have an optimiser of its own."""
+    own = {} if critic_optimizer is None else {"critic": critic_optimizer}
+    optimizers: list[torch.optim.Optimizer] = []
+    for role, module in roles.items():
+        named = [(f"{role}.{n}", p) for n, p in module.named_parameters()]
+        optimizers += own.get(role, optimization.optimizer).build(named)
+    return LocalLearner(
+        forward,
+        roles,
+        optimizers,
+        schedule=optimization.schedule,
+        total_steps=total_steps,
+        token_budget=optimization.token_budget,
+        seed=context.seed,
+        quarantine=context.state / "quarantine",
+        processes=processes.current(),
+        max_grad_norm=optimization.max_grad_norm,
+        mixture=mixture,
+    )
+
+
+def evaluate_loss(batches: Iterator[Batch], algorithm: OfflineAlgorithm, forward: ModelForward) -> dict[str, Mean]:
+    """Metrics of an algorithm on batches it is not trained on."""
+    total: dict[str, Mean] = {}
+    with torch.no_grad():
+        for batch in batches:
+            total = add_metrics(total, dict(algorithm.loss(batch, forward).metrics))
+    return total
+
+
+def prompt_of(policy: CausalModel, task: Task) -> Prompt:
+    return Prompt(task.id, task.prompt, tuple(encode_prompt(policy.tokenizer, task.prompt)), task.kind)
+
+
+def example_of(policy: CausalModel, demonstration: Demonstration) -> TokenExample:
+    return TokenExample(
+        encode_prompt(policy.tokenizer, demonstration.prompt),
+        encode_response(policy.tokenizer, demonstration.response, end=True),
+    )
+
+
+def within_budget(prompts: Sequence[Prompt], longest: int, context: StageContext) -> list[Prompt]:
+    """The prompts of at most `longest` tokens; how many were left out is said, never hidden."""
+    kept = [p for p in prompts if len(p.token_ids) <= longest]
+    if len(kept) < len(prompts):
+        context.say(f"left out {len(prompts) - len(kept):,} of {len(prompts):,} prompts longer than {longest} tokens")
+    return kept
+
+
+def write_lines(path: Path, lines: Sequence[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -1,0 +1,99 @@
+"""Learn the language of a domain, from nothing or from a given model; every token counts."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from assent.algorithms.sft import SFT
+from assent.data.batches import PackedBatches
+from assent.dist import processes
+from assent.loops.offline import offline
+from assent.models.folders import CausalModel, ModelShape, new_causal, save_causal
+from assent.models.forward import ModelForward
+from assent.models.tokenizer import encode_text, train_bpe
+from assent.pipeline.recipe import Number, Stage, StageSpec
+from assent.pipeline.run import StageContext
+from assent.stages.parts import MODEL, ModelRef, Optimization, build_learner, evaluate_loss, load_policy
+from assent.stages.sources import AnyDocuments
+from assent.train.checkpoint import StateFile
+
+
+class PretrainSpec(StageSpec):
+    """Settings of pretraining.
+
+    Args:
+        data: the text.
+        model: what to continue from; None starts from `shape` with a tokenizer of its own, trained on the text.
+        shape: family and sizes of a new model.
+        vocabulary: tokens of a new tokenizer.
+        length: tokens predicted per packed row.
+        batch_size: rows per optimiser step.
+        epochs: passes over the text.
+        validation: share of the documents kept for validation.
+        optimization: how weights are moved.
+    """
+
+    data: AnyDocuments
+    model: ModelRef | None = None
+    shape: ModelShape | None = None
+    vocabulary: int = Field(1024, gt=256)
+    length: int = Field(128, gt=1)
+    batch_size: int = Field(8, gt=0)
+    epochs: int = Field(1, gt=0)
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    optimization: Optimization
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "PretrainSpec":
+        if (self.model is None) == (self.shape is None):
+            raise ValueError("give either `model` to continue from or `shape` to start from nothing")
+        return self
+
+
+def run(spec: PretrainSpec, context: StageContext) -> Mapping[str, float]:
+    documents = spec.data.documents(context)
+    held = max(1, round(spec.validation * len(documents)))
+    training, validation = documents[held:], documents[:held]
+    causal = _start(spec, context, [d.text for d in training])
+    end = causal.tokenizer.eos_token_id
+    encoded = [encode_text(causal.tokenizer, d.text) for d in documents]
+    group = processes.current()
+    batches = PackedBatches(
+        encoded[held:],
+        end_id=end,
+        length=spec.length,
+        batch_size=spec.batch_size,
+        epochs=spec.epochs,
+        seed=context.seed,
+        shard=(group.rank, group.world),
+    )
+    context.say(batches.report)
+    forward = ModelForward(policy=causal.model)
+    learner = build_learner(context, spec.optimization, forward, {"policy": causal.model}, total_steps=len(batches))
+    parts = {"learner": learner, "batches": batches, "tracker": context.tracker}
+    checkpoint = StateFile(context.state, parts, every_seconds=spec.optimization.checkpoint_seconds)
+    offline(batches, SFT(), learner, context.tracker, checkpoint)
+    probe = PackedBatches(encoded[:held], end_id=end, length=spec.length, batch_size=32, epochs=1, seed=0)
+    loss = evaluate_loss((b for _, b in probe), SFT(), forward)["loss/tokens"].value
+    save_causal(causal, context.out / MODEL)
+    return {"validation_loss": loss, "documents": len(training), "tokens": batches.tokens * spec.epochs}
+
+
+def _start(spec: PretrainSpec, context: StageContext, texts: list[str]) -> CausalModel:
+    if spec.model is not None:
+        return load_policy(context, spec.model)
+    assert spec.shape is not None
+    tokenizer = train_bpe(texts, vocab_size=spec.vocabulary)
+    return new_causal(spec.shape, tokenizer, seed=context.seed)
+
+
+def derive(spec: PretrainSpec) -> Mapping[str, Number]:
+    return {
+        "tokens per step": spec.batch_size * spec.length,
+        "epochs": spec.epochs,
+        **({"documents": count} if (count := getattr(spec.data, "count", None)) else {}),
+    }
+
+
+STAGE = Stage("pretrain", PretrainSpec, run, derive)

@@ -1,0 +1,209 @@
+"""Train a reward model on comparisons, normalise it, and say how far it can be trusted."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from assent.algorithms.reward_model import RewardModel
+from assent.data import domain
+from assent.data.batches import ComparisonBatches, ComparisonExample, no_margin
+from assent.dist import processes
+from assent.errors import DataError
+from assent.evals.judged import JudgedPair, ScoredResponse, judged_pairs
+from assent.evals.report_card import ReportCard, report_card
+from assent.loops.offline import offline
+from assent.models.folders import ScalarFolder, save_scalar, scalar_from_causal
+from assent.models.forward import ModelForward, in_blocks
+from assent.models.tokenizer import encode_prompt, encode_response
+from assent.pipeline.recipe import Number, Stage, StageSpec
+from assent.pipeline.run import StageContext
+from assent.records import Comparison, Degree, PromptText
+from assent.stages.parts import MODEL, ModelRef, Optimization, build_learner, load_policy
+from assent.stages.scorers import GoldRef
+from assent.stages.sources import AnyComparisons
+from assent.train.checkpoint import StateFile
+from assent.types import Sequences
+
+MARGINS: Mapping[str, Mapping[Degree, float]] = {
+    "none": {},
+    "small": {Degree.SIGNIFICANTLY: 1.0, Degree.BETTER: 2 / 3, Degree.SLIGHTLY: 1 / 3},
+    "large": {Degree.SIGNIFICANTLY: 3.0, Degree.BETTER: 2.0, Degree.SLIGHTLY: 1.0},
+}
+"""Llama 2, table 27: least score gap by degree of preference; what is not listed has margin 0."""
+
+
+class RewardModelSpec(StageSpec):
+    """Settings of reward-model training.
+
+    Args:
+        model: the language model whose trunk it starts from; the SFT model in InstructGPT.
+        data: comparisons, from one or more sources.
+        epochs: passes over the comparisons; 1 in InstructGPT, which over-fits beyond.
+        batch_size: prompts per optimiser step; 64 in InstructGPT.
+        margin: Llama 2's margins by degree: none, small or large.
+        held_out: share of the prompts kept for the report card.
+        gold: the embedded domain's hidden judgement, for the card alone.
+        algorithm: the loss.
+        optimization: how weights are moved.
+    """
+
+    model: ModelRef
+    data: list[AnyComparisons] = Field(min_length=1)
+    epochs: int = Field(1, gt=0)
+    batch_size: int = Field(64, gt=0)
+    margin: Literal["none", "small", "large"] = "none"
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    gold: GoldRef | None = None
+    algorithm: RewardModel = RewardModel()
+    optimization: Optimization
+
+
+Encoded = tuple[list[int], list[list[int]]]
+
+
+def run(spec: RewardModelSpec, context: StageContext) -> Mapping[str, float]:
+    causal = load_policy(context, spec.model)
+    folder = scalar_from_causal(causal, seed=context.seed)
+    comparisons = [c for source in spec.data for c in source.comparisons(context)]
+    training, held = split_by_prompt(comparisons, spec.held_out)
+    encode = encoder(folder)
+    margins = MARGINS[spec.margin]
+    group = processes.current()
+    batches = ComparisonBatches(
+        [ComparisonExample(*encode(c), c.preferences) for c in training],
+        batch_size=spec.batch_size,
+        epochs=spec.epochs,
+        seed=context.seed,
+        margin=(lambda d: margins.get(d, 0.0)) if margins else no_margin,
+        shard=(group.rank, group.world),
+    )
+    context.say(batches.report)
+    forward = ModelForward(scalar=folder.scalar)
+    learner = build_learner(
+        context, spec.optimization, forward, {"reward_model": folder.scalar}, total_steps=len(batches)
+    )
+    parts = {"learner": learner, "batches": batches, "tracker": context.tracker}
+    checkpoint = StateFile(context.state, parts, every_seconds=spec.optimization.checkpoint_seconds)
+    offline(batches, spec.algorithm, learner, context.tracker, checkpoint)
+    mean, deviation = _normalise(folder, training, encode)
+    card = make_card(folder, held, encode, domain_gold if spec.gold else no_gold)
+    (context.out / "card.json").write_text(json.dumps(card.to_json(), indent=1) + "\n", encoding="utf-8")
+    golden = _block(held[:10], encode) if len(held) >= 3 else _block(training[:10], encode)
+    save_scalar(context.out / MODEL, folder, golden=golden)
+    for warning in card.warnings:
+        context.say(f"reward model: {warning}")
+    accuracy = card.accuracy
+    return {
+        "accuracy": accuracy.value if accuracy.value is not None else float("nan"),
+        "accuracy_low": accuracy.interval.low if accuracy.interval else float("nan"),
+        "accuracy_high": accuracy.interval.high if accuracy.interval else float("nan"),
+        "held_out_pairs": float(accuracy.n),
+        "training_prompts": float(len({prompt_key(c.prompt) for c in training})),
+        "score_mean_before": mean,
+        "score_std_before": deviation,
+    }
+
+
+def prompt_key(prompt: PromptText) -> str:
+    """The identity of a prompt across annotators and sources."""
+    return hashlib.sha256(repr(prompt).encode()).hexdigest()
+
+
+def split_by_prompt(comparisons: Sequence[Comparison], share: float) -> tuple[list[Comparison], list[Comparison]]:
+    """Training and held-out comparisons; a prompt is in one of them only, chosen by its hash, whatever the order.
+
+    Raises:
+        DataError: either side is empty.
+    """
+    line = share * 2**32
+    is_held = [int(prompt_key(c.prompt)[:8], 16) < line for c in comparisons]
+    training = [c for c, h in zip(comparisons, is_held, strict=True) if not h]
+    held = [c for c, h in zip(comparisons, is_held, strict=True) if h]
+    if not training or not held:
+        raise DataError(
+            "the comparisons cannot be split into training and held-out prompts",
+            got=f"{len(comparisons)} comparisons, of which {len(held)} would be held out",
+            why="without held-out pairs nothing is known of the reward model",
+            fix="collect more comparisons or change held_out",
+        )
+    return training, held
+
+
+def encoder(folder: ScalarFolder) -> Callable[[Comparison], Encoded]:
+    """Prompt and responses as tokens; a response that was cut off gets no end token, as the policy left it."""
+
+    def encode(comparison: Comparison) -> Encoded:
+        ended = comparison.ended or (True,) * len(comparison.responses)
+        return encode_prompt(folder.tokenizer, comparison.prompt), [
+            encode_response(folder.tokenizer, text, end=done)
+            for text, done in zip(comparison.responses, ended, strict=True)
+        ]
+
+    return encode
+
+
+def _block(comparisons: Sequence[Comparison], encode: Callable[[Comparison], Encoded]) -> Sequences:
+    prompts, responses = [], []
+    for comparison in comparisons:
+        prompt, texts = encode(comparison)
+        prompts += [prompt] * len(texts)
+        responses += texts
+    return Sequences.of(prompts, responses)
+
+
+def _scores(folder: ScalarFolder, sequences: Sequences) -> torch.Tensor:
+    return in_blocks(lambda s: (folder.scalar.last_scores(s),), sequences)[0]
+
+
+def _normalise(
+    folder: ScalarFolder, comparisons: Sequence[Comparison], encode: Callable[[Comparison], Encoded]
+) -> tuple[float, float]:
+    """Mean 0 and deviation 1 over the responses that were judged in training: the reference policy's own samples."""
+    scores = _scores(folder, _block(comparisons, encode)).double()
+    mean, deviation = scores.mean().item(), scores.std(correction=0).item()
+    folder.scalar.normalise(mean, deviation)
+    return mean, deviation
+
+
+Gold = Callable[[PromptText, str, bool], float | None]
+"""Prompt, response and whether it ended, to the gold judgement where there is one."""
+
+
+def no_gold(prompt: PromptText, text: str, ended: bool) -> None:
+    """People have no gold."""
+
+
+def domain_gold(prompt: PromptText, text: str, ended: bool) -> float:
+    """Of the embedded domain."""
+    return domain.judge(prompt, text, ended=ended).gold
+
+
+def make_card(
+    folder: ScalarFolder,
+    comparisons: Sequence[Comparison],
+    encode: Callable[[Comparison], Encoded],
+    gold: Gold = no_gold,
+) -> ReportCard:
+    """The report card over held-out comparisons; lengths in tokens of the reward model."""
+    pairs: list[JudgedPair] = []
+    scores = iter(_scores(folder, _block(comparisons, encode)).tolist())
+    for comparison in comparisons:
+        _, texts = encode(comparison)
+        ended = comparison.ended or (True,) * len(texts)
+        scored = {
+            text: ScoredResponse(text, next(scores), len(ids), gold(comparison.prompt, text, done))
+            for text, ids, done in zip(comparison.responses, texts, ended, strict=True)
+        }
+        pairs += judged_pairs(comparison, scored, prompt_id=prompt_key(comparison.prompt))
+    return report_card(pairs)
+
+
+def derive(spec: RewardModelSpec) -> Mapping[str, Number]:
+    return {"epochs": spec.epochs, "prompts per update": spec.batch_size}
+
+
+STAGE = Stage("reward_model", RewardModelSpec, run, derive)

@@ -1,0 +1,73 @@
+"""From a recipe's words to scorers: reward models, the embedded domain's gold judgement, a user's own function."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from assent.config import Frozen, resolve
+from assent.data import domain
+from assent.models.folders import CausalModel, load_scalar
+from assent.models.forward import in_blocks
+from assent.models.tokenizer import encode_prompt, encode_response, tokenizer_hash
+from assent.pipeline.run import StageContext
+from assent.protocols import Scorer
+from assent.rewards.function import FunctionScorer
+from assent.rewards.model import Encode, RewardModelScorer, same_tokens
+from assent.stages.parts import ModelRef, frozen, model_folder
+from assent.types import Rollout, Sequences
+
+
+class RewardModelRef(Frozen):
+    """A reward model: `{reward_model: NAME, weight: 1}`, NAME a stage, a folder or a hub name."""
+
+    reward_model: ModelRef
+    weight: float = 1.0
+
+
+class FunctionRef(Frozen):
+    """A function of one's own, `package.module:name`: takes a `Rollout`, returns a number or None for "no score"."""
+
+    function: str
+    weight: float = 1.0
+
+
+class GoldRef(Frozen):
+    """The hidden judgement of the embedded domain. For watching and evaluating; training on it proves nothing."""
+
+    gold: Literal["domain"]
+    weight: float = 1.0
+
+
+RewardSpec = Annotated[RewardModelRef | FunctionRef | GoldRef, Field(union_mode="left_to_right")]
+
+
+def build_scorer(spec: RewardSpec, context: StageContext, policy: CausalModel) -> Scorer:
+    """The scorer a recipe asks for, ready for the rollouts of this policy."""
+    if isinstance(spec, GoldRef):
+        return FunctionScorer("gold", gold_of)
+    if isinstance(spec, FunctionRef):
+        return FunctionScorer(spec.function.rpartition(":")[2], resolve(spec.function))
+    loaded = load_scalar(model_folder(context, spec.reward_model))
+    scalar = frozen(loaded.scalar)
+    shared = tokenizer_hash(loaded.tokenizer) == tokenizer_hash(policy.tokenizer)
+
+    def scores(sequences: Sequences) -> torch.Tensor:
+        return in_blocks(lambda s: (scalar.last_scores(s),), sequences)[0]
+
+    return RewardModelScorer("reward_model", same_tokens if shared else _own_tokens(loaded.tokenizer), scores)
+
+
+def _own_tokens(tokenizer: object) -> Encode:
+    """For a reward model with another tokenizer: the text, under its own template."""
+
+    def encode(rollout: Rollout) -> tuple[list[int], list[int]]:
+        prompt = encode_prompt(tokenizer, rollout.prompt.source)
+        return prompt, encode_response(tokenizer, rollout.text, end=rollout.ended)
+
+    return encode
+
+
+def gold_of(rollout: Rollout) -> float:
+    """Gold of the embedded domain, at most 2."""
+    return domain.judge(rollout.prompt.source, rollout.text, ended=rollout.ended).gold

@@ -1,0 +1,154 @@
+"""Supervised fine-tuning on demonstrations; every epoch is kept and the best one is chosen."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from assent.algorithms.sft import SFT
+from assent.data.batches import TokenBatches
+from assent.dist import processes
+from assent.loops.offline import offline
+from assent.models.folders import CausalModel, save_causal
+from assent.models.forward import ModelForward
+from assent.pipeline.recipe import Number, Stage, StageSpec
+from assent.pipeline.run import StageContext
+from assent.protocols import State
+from assent.records import Task
+from assent.stages.generation import sample_responses
+from assent.stages.parts import (
+    MODEL,
+    Generation,
+    ModelRef,
+    Optimization,
+    build_learner,
+    evaluate_loss,
+    example_of,
+    load_policy,
+)
+from assent.stages.scorers import RewardSpec, build_scorer
+from assent.stages.sources import AnyDemonstrations
+from assent.train.checkpoint import StateFile
+from assent.types import Mean
+
+
+class SftSpec(StageSpec):
+    """Settings of supervised fine-tuning.
+
+    Args:
+        model: what to fine-tune.
+        data: demonstrations.
+        epochs: passes over the demonstrations; 16 in InstructGPT, with the choice made by reward-model score.
+        batch_size: demonstrations per optimiser step.
+        validation: share of the demonstrations kept for validation.
+        judge: reward model whose mean score on sampled responses chooses the epoch; None chooses by validation loss.
+        generation: how the judge's samples are drawn; needed with `judge`.
+        judged: how many validation prompts the judge sees.
+        optimization: how weights are moved.
+    """
+
+    model: ModelRef
+    data: AnyDemonstrations
+    epochs: int = Field(2, gt=0)
+    batch_size: int = Field(32, gt=0)
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    judge: RewardSpec | None = None
+    generation: Generation | None = None
+    judged: int = Field(200, gt=0)
+    optimization: Optimization
+
+
+class _Epochs:
+    """A tracker around the stage's own that keeps and judges the model after every epoch."""
+
+    def __init__(self, spec: SftSpec, context: StageContext, causal: CausalModel, steps: int, validation: list) -> None:
+        self.spec, self.context, self.causal, self.validation = spec, context, causal, validation
+        self.inner, self.per_epoch = context.tracker, steps // spec.epochs
+        self.forward = ModelForward(policy=causal.model)
+        self.examples = [example_of(causal, d) for d in validation]
+        self.figures: list[float] = []
+
+    def log(self, step: int, metrics: Mapping[str, Mean | float]) -> None:
+        done = step + 1
+        if done % self.per_epoch == 0:
+            metrics = {**metrics, **self._judge(done // self.per_epoch)}
+        self.inner.log(step, metrics)
+
+    def _judge(self, epoch: int) -> dict[str, float]:
+        batches = TokenBatches(self.examples, batch_size=64, epochs=1, seed=0)
+        loss = evaluate_loss((b for _, b in batches), SFT(), self.forward)["loss/tokens"].value
+        figures = {"validation/loss": loss}
+        if self.spec.judge is not None and self.spec.generation is not None:
+            figures["validation/score"] = self._mean_score(self.spec.judge, self.spec.generation)
+        save_causal(self.causal, self.context.out / f"epoch_{epoch}")
+        self.figures.append(figures.get("validation/score", -loss))
+        return figures
+
+    def _mean_score(self, judge: RewardSpec, generation: Generation) -> float:
+        scorer = build_scorer(judge, self.context, self.causal)
+        tasks = [Task(f"validation {i}", d.prompt) for i, d in enumerate(self.validation[: self.spec.judged])]
+        rollouts = sample_responses(self.causal, tasks, generation, seed=self.context.seed)
+        scores = [sum(e.value for e in events) for events in scorer.score(rollouts) if events]
+        return sum(scores) / len(scores)
+
+    def progress(self, done: int, total: int) -> None:
+        self.inner.progress(done, total)
+
+    def state_dict(self) -> State:
+        return {"inner": self.inner.state_dict(), "figures": list(self.figures)}
+
+    def load_state_dict(self, state: State) -> None:
+        self.inner.load_state_dict(state["inner"])
+        self.figures = state["figures"]
+
+
+def run(spec: SftSpec, context: StageContext) -> Mapping[str, float]:
+    causal = load_policy(context, spec.model)
+    demonstrations = spec.data.demonstrations(context)
+    order = torch.randperm(len(demonstrations), generator=torch.Generator().manual_seed(context.seed)).tolist()
+    held = max(1, round(spec.validation * len(order)))
+    group = processes.current()
+    batches = TokenBatches(
+        [example_of(causal, demonstrations[i]) for i in order[held:]],
+        batch_size=spec.batch_size,
+        epochs=spec.epochs,
+        seed=context.seed,
+        shard=(group.rank, group.world),
+    )
+    learner = build_learner(
+        context,
+        spec.optimization,
+        ModelForward(policy=causal.model),
+        {"policy": causal.model},
+        total_steps=len(batches),
+    )
+    epochs = _Epochs(spec, context, causal, len(batches), [demonstrations[i] for i in order[:held]])
+    parts = {"learner": learner, "batches": batches, "tracker": epochs}
+    checkpoint = StateFile(context.state, parts, every_seconds=spec.optimization.checkpoint_seconds)
+    offline(batches, SFT(), learner, epochs, checkpoint)
+    best = max(range(spec.epochs), key=lambda e: epochs.figures[e])
+    _choose(context.out, best, epochs.figures, by="validation/score" if spec.judge else "validation/loss")
+    return {"chosen_epoch": best + 1, "validation": abs(epochs.figures[best]), "demonstrations": len(order) - held}
+
+
+def _choose(out: Path, best: int, figures: list[float], *, by: str) -> None:
+    """Copy the chosen epoch to `model`; the others stay beside it."""
+    shutil.copytree(out / f"epoch_{best + 1}", out / MODEL, dirs_exist_ok=True)
+    sign = 1 if by == "validation/score" else -1
+    choice = {"by": by, "chosen": best + 1, "epochs": [sign * f for f in figures]}
+    (out / "choice.json").write_text(json.dumps(choice, indent=1) + "\n", encoding="utf-8")
+
+
+def derive(spec: SftSpec) -> Mapping[str, Number]:
+    count = getattr(spec.data, "count", None)
+    if count is None:
+        return {"epochs": spec.epochs, "batch size": spec.batch_size}
+    training = count - max(1, round(spec.validation * count))
+    return {"demonstrations": training, "updates": spec.epochs * -(-training // spec.batch_size)}
+
+
+STAGE = Stage("sft", SftSpec, run, derive)

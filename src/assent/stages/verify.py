@@ -1,0 +1,181 @@
+"""`assent verify`: every algorithm on a world whose optimum is known, through the real loop.
+
+The table says how far each ends from where the mathematics says it must. It is what a user runs to trust an
+installation, and what a test runs to trust a change.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from assent.algorithms.ppo import PPO
+from assent.algorithms.reward_model import RewardModel
+from assent.algorithms.sft import SFT
+from assent.dist.processes import Alone
+from assent.evals import toy_world as toy
+from assent.loops.online import online
+from assent.protocols import State
+from assent.rollout.source import PromptSource
+from assent.train.guard import KLBudget, KLGuard
+from assent.train.learner import LocalLearner
+from assent.train.schedule import Schedule
+from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping, WeightedScorer
+from assent.types import Batch, ComparisonBatch, Sampling, Sequences, TokenBatch
+
+PROMPTS, VOCABULARY, KL_COEF = 2, 3, 0.5
+TOLERANCE = 0.02
+"""Largest total variation that counts as arrived: sampled learning leaves noise of about half of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One row of the table: `distance` is a total variation, 0 to 1, or the largest error of a score difference."""
+
+    algorithm: str
+    optimum: str
+    start: float
+    distance: float
+    tolerance: float
+
+    @property
+    def arrived(self) -> bool:
+        return self.distance <= self.tolerance < self.start
+
+
+def verify() -> list[Verdict]:
+    """Train every algorithm that claims an optimum, from the same start, and measure where it ends."""
+    return [run() for run in CLAIMS]
+
+
+def _ppo() -> Verdict:
+    """The policy must become reference * exp(reward / beta) / Z."""
+    policy, reference, rewards = _world()
+    best = toy.optimum(reference.distribution().detach(), rewards, kl_coef=KL_COEF)
+    start = toy.total_variation(policy.distribution().detach(), best)
+    steps = 250
+    learner = _learner(policy, lr=0.05, steps=steps * 4, floor=0.0)
+    source = PromptSource(
+        toy.prompts(PROMPTS),
+        toy.TableEngine(policy),
+        Sampling(toy.RESPONSE_LENGTH, ()),
+        prompts_per_step=PROMPTS,
+        samples_per_prompt=256,
+        steps=steps,
+        seed=0,
+        decode=str,
+    )
+    scoring = RolloutScoring(
+        toy.TableForward(policy).logprobs,
+        toy.TableForward(reference).logprobs,
+        [WeightedScorer(toy.TableScorer(rewards))],
+        shaping=Shaping(),
+        kl_control=KLControl(KL_COEF),
+        token_budget=10**6,
+    )
+    algorithm = PPO(epochs=2, minibatches=2, value_coef=1.0, value_clip=10.0)
+    guard = KLGuard(KLBudget(), policy)
+    online(
+        source, CriticScoring(scoring, toy.TableForward(policy).values), algorithm, learner, _Quiet(), _Once(), guard
+    )
+    end = toy.total_variation(policy.distribution().detach(), best)
+    return Verdict("ppo", "ref * exp(reward / beta) / Z", start, end, TOLERANCE)
+
+
+def _sft() -> Verdict:
+    """The policy must become the distribution of the demonstrations."""
+    policy, target, _ = _world()
+    wanted = target.distribution().detach()
+    start = toy.total_variation(policy.distribution().detach(), wanted)
+    counts = (wanted / wanted.sum() * 3000).round().long()
+    rows = [(x, a, b) for x, a, b in counts.nonzero().tolist() for _ in range(int(counts[x, a, b]))]
+    batch = TokenBatch(Sequences.of([[x] for x, _, _ in rows], [[a, b] for _, a, b in rows]))
+    _fit(policy, batch, SFT(), steps=300)
+    observed = counts / counts.sum((1, 2), keepdim=True)
+    end = toy.total_variation(policy.distribution().detach(), observed.double())
+    return Verdict("sft", "the demonstrations' distribution", start, end, TOLERANCE)
+
+
+def _reward_model() -> Verdict:
+    """Fed with every pair in its true proportion, score differences must become the true ones."""
+    tables, _, rewards = _world()
+    responses = [(x, a, b) for x in range(PROMPTS) for a in range(VOCABULARY) for b in range(VOCABULARY)]
+    pairs = [(i, j) for i, r in enumerate(responses) for j, s in enumerate(responses) if i != j and r[0] == s[0]]
+    copies = 200
+    better, worse, group, members = [], [], [], []
+    for i, j in pairs:
+        times = round(copies * torch.sigmoid(rewards[responses[i]] - rewards[responses[j]]).item())
+        for _ in range(times):
+            base = len(members)
+            members += [responses[i], responses[j]]
+            better, worse, group = [*better, base], [*worse, base + 1], [*group, len(group)]
+    batch = ComparisonBatch(
+        Sequences.of([[x] for x, _, _ in members], [[a, b] for _, a, b in members]),
+        torch.full((len(group),), 2),
+        torch.tensor(better),
+        torch.tensor(worse),
+        torch.tensor(group),
+        torch.zeros(len(group), dtype=torch.float64),
+    )
+    truth = _centred(rewards)
+    start = truth.abs().max().item()
+    _fit(tables, batch, RewardModel(), steps=300)
+    end = (_centred(tables.scores_XVV.detach()) - truth).abs().max().item()
+    return Verdict("reward_model", "the true score differences", start, end, 5 * TOLERANCE)
+
+
+CLAIMS: tuple[Callable[[], Verdict], ...] = (_sft, _reward_model, _ppo)
+
+
+def _world() -> tuple[toy.Tables, toy.Tables, Tensor]:
+    policy, reference = toy.Tables(PROMPTS, VOCABULARY, seed=1), toy.Tables(PROMPTS, VOCABULARY, seed=2)
+    generator = torch.Generator().manual_seed(3)
+    return policy, reference, torch.randn(PROMPTS, VOCABULARY, VOCABULARY, generator=generator, dtype=torch.float64)
+
+
+def _centred(scores_XVV: Tensor) -> Tensor:
+    return scores_XVV - scores_XVV.mean((1, 2), keepdim=True)
+
+
+def _learner(tables: toy.Tables, *, lr: float, steps: int, floor: float) -> LocalLearner:
+    return LocalLearner(
+        toy.TableForward(tables),
+        {"policy": tables},
+        [torch.optim.Adam(tables.parameters(), lr=lr)],
+        schedule=Schedule("linear", floor=floor),
+        total_steps=steps,
+        token_budget=10**6,
+        seed=0,
+        quarantine=Path(tempfile.gettempdir()) / "assent-verify",
+        processes=Alone(),
+        max_grad_norm=float("inf"),
+    )
+
+
+def _fit(tables: toy.Tables, batch: Batch, algorithm: SFT | RewardModel, *, steps: int) -> None:
+    learner = _learner(tables, lr=0.05, steps=steps, floor=0.01)
+    for _ in range(steps):
+        learner.step(batch, algorithm)
+
+
+class _Quiet:
+    """A tracker for a run that nobody watches."""
+
+    def log(self, step: int, metrics: object) -> None: ...
+    def progress(self, done: int, total: int) -> None: ...
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None: ...
+
+
+class _Once:
+    """A checkpoint for a run of seconds."""
+
+    def restore(self) -> int:
+        return 0
+
+    def after_step(self, done: int) -> None: ...
