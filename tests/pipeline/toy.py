@@ -1,4 +1,4 @@
-"""A toy pipeline: stages that count, save after every step, and can be killed anywhere. Run as a script, it is a run."""
+"""A toy pipeline: stages that count, save after every step, and can be killed anywhere; as a script, a run."""
 
 import json
 import os
