@@ -260,11 +260,9 @@ def orpo(chosen: Tensor, rejected: Tensor, *, weight: float) -> Tensor:
 def _log_odds(logprobs: Tensor) -> Tensor:
     """log p - log(1 - p), from log p <= 0, exact at both ends and finite in its gradient."""
     logprobs = logprobs.clamp(max=CERTAIN)
-    likely = logprobs > -math.log(2.0)
-    # Each formula sees only the range where it is accurate: the other branch's derivative would be infinite or nan.
-    near_one = torch.log(-torch.expm1(torch.where(likely, logprobs, -1.0)))
-    near_zero = torch.log1p(-torch.exp(torch.where(likely, -1.0, logprobs)))
-    return logprobs - torch.where(likely, near_one, near_zero)
+    near_one = torch.log(-torch.expm1(logprobs))  # each keeps its digits on its side of p = 1/2 only
+    near_zero = torch.log1p(-torch.exp(logprobs))
+    return logprobs - torch.where(logprobs > -math.log(2.0), near_one, near_zero)
 
 
 def _implicit_rewards(
