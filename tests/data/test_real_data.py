@@ -5,25 +5,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from assent.data.audit import audit_comparisons, audit_demonstrations
 from assent.data.batches import ComparisonBatches, ComparisonExample
-from assent.data.spec import DataSet, DataSpec
+from assent.data.formats import ComparisonData, DemonstrationData, Tasks, Text
+from assent.data.reading import DataSet
 from assent.data.splits import check_disjoint
 from assent.errors import DataError
-from assent.records import Comparison, Demonstration, Document, Message, Task
+from assent.records import Message
+
+ANY: TypeAdapter = TypeAdapter(Text | DemonstrationData | ComparisonData | Tasks)
 
 
-def read(kind: Any, folder: Path, file: str, format: Any, **more: Any) -> DataSet:
+def read(folder: Path, file: str, format: Any, **reading: Any) -> DataSet:
     path = folder / file
     if not path.exists():
         pytest.skip(f"{path} is not there")
-    return DataSpec.model_validate({"path": str(path), "format": format, **more}).read(kind)
+    said = {"format": format} if isinstance(format, str) else format
+    return ANY.validate_python({"path": str(path), **said, "reading": reading}).read()
 
 
 def test_qa_feedback(data_folder):
     """500 x 4 with all six pairs; 384 ties (counted: 384 zeros, 1577 ones, 1039 twos)."""
-    made = read(Comparison, data_folder, "finegrained-qa-feedback/dev_feedback.json", "qa_feedback").train
+    made = read(data_folder, "finegrained-qa-feedback/dev_feedback.json", "qa_feedback").train
     assert Counter((len(c.responses), len(c.preferences)) for c in made) == {(4, 6): 500}
     assert sum(p.tie for c in made for p in c.preferences) == 384
     ordered = [(p.better < p.worse) for c in made for p in c.preferences if not p.tie]
@@ -34,7 +39,7 @@ def test_qa_feedback(data_folder):
 
 def test_qa_feedback_in_batches(data_folder):
     """384 ties leave the pairs; 12 of the 500 lists of judgements are all zeros."""
-    made = read(Comparison, data_folder, "finegrained-qa-feedback/dev_feedback.json", "qa_feedback").train
+    made = read(data_folder, "finegrained-qa-feedback/dev_feedback.json", "qa_feedback").train
     examples = [ComparisonExample([1], [[2]] * 4, c.preferences) for c in made]
     source = ComparisonBatches(examples, batch_size=32, epochs=1, seed=0)
     batches = [batch for _, batch in source]
@@ -46,12 +51,12 @@ def test_qa_feedback_in_batches(data_folder):
 def test_pandalm_refuses_its_six_responses_that_are_no_text(data_folder):
     """Six of 999 rows hold the JSON value true where a response should be."""
     with pytest.raises(DataError, match="6 of 999 rows"):
-        read(Comparison, data_folder, "pandalm-3annotators/testset-v1.json", "votes")
+        read(data_folder, "pandalm-3annotators/testset-v1.json", "votes")
 
 
 def test_pandalm(data_folder):
     """999 x 3 votes: 326 ties, 1255 and 1416; the six bad rows hold 4, 9 and 5 of them."""
-    made = read(Comparison, data_folder, "pandalm-3annotators/testset-v1.json", "votes", on_bad_row="skip")
+    made = read(data_folder, "pandalm-3annotators/testset-v1.json", "votes", on_bad_row="skip")
     assert (made.report.read, made.report.kept, made.report.records) == (999, 993, 2979)
     assert [b.line for b in made.report.bad] == [1886, 1898, 1910, 1934, 1946, 1970]
     votes = Counter("tie" if c.preferences[0].tie else c.preferences[0].better for c in made.train)
@@ -63,7 +68,7 @@ def test_pandalm(data_folder):
 
 def test_oasst_trees(data_folder):
     """100 trees of 1167 messages, 480 of them users'; 687 replies, 46 without a rank."""
-    made = read(Comparison, data_folder, "oasst-ranked-trees/en_100_tree.jsonl", "oasst_trees")
+    made = read(data_folder, "oasst-ranked-trees/en_100_tree.jsonl", "oasst_trees")
     assert made.report.left_out == {
         "a reply without a rank": 46,
         "a user turn with fewer than two ranked replies": 480 - 212,
@@ -77,11 +82,11 @@ def test_oasst_trees(data_folder):
 def test_oasst_chinese_ranked_list(data_folder):
     """775 prompts, 392 with earlier turns; the pairs are the sum of K (K - 1) / 2."""
     format = {
-        "name": "ranked_list",
+        "format": "ranked_list",
         "prompt": {"columns": ["instruction", "input"], "history": "history"},
         "responses": "output",
     }
-    made = read(Comparison, data_folder, "oasst-ranked-trees/oaast_rm_zh.json", format).train
+    made = read(data_folder, "oasst-ranked-trees/oaast_rm_zh.json", format).train
     assert Counter(len(c.responses) for c in made) == {2: 434, 3: 263, 4: 63, 5: 12, 6: 1, 8: 1, 10: 1}
     assert Counter(len(c.prompt) for c in made) == {1: 383, 3: 366, 5: 26}
     assert made[0].prompt == (Message("user", "布洛芬和对乙酰氨基酚的区别是？"),)
@@ -89,21 +94,21 @@ def test_oasst_chinese_ranked_list(data_folder):
 
 
 def test_hhh(data_folder):
-    made = read(Comparison, data_folder, "hhh-dimensions/hhh_pairs.jsonl", {"name": "pairs", "kind": "dimension"}).train
+    made = read(data_folder, "hhh-dimensions/hhh_pairs.jsonl", {"format": "pairs", "kind": "dimension"}).train
     assert Counter(c.kind for c in made) == {"honest": 61, "helpful": 59, "harmless": 58, "other": 43}
 
 
 def test_gsm8k(data_folder):
-    format = {"name": "demonstrations", "prompt": "question", "response": "answer"}
-    train = read(Demonstration, data_folder, "gsm8k/train.jsonl", format).train
-    test = read(Demonstration, data_folder, "gsm8k/test.jsonl", format).train
+    format = {"format": "demonstrations", "prompt": "question", "response": "answer"}
+    train = read(data_folder, "gsm8k/train.jsonl", format).train
+    test = read(data_folder, "gsm8k/test.jsonl", format).train
     assert (len(train), len(test)) == (7473, 1319)
     assert audit_demonstrations(train).duplicates == 0
     check_disjoint(train, test)
 
 
 def test_gsm8k_held_out_by_prompt(data_folder):
-    made = read(Task, data_folder, "gsm8k/train.jsonl", {"name": "tasks", "prompt": "question"}, held_out=0.1, seed=4)
+    made = read(data_folder, "gsm8k/train.jsonl", {"format": "tasks", "prompt": "question"}, held_out=0.1, seed=4)
     assert len(made.train) + len(made.held_out) == 7473 and 640 < len(made.held_out) < 860
     check_disjoint(made.train, made.held_out)
 
@@ -111,34 +116,34 @@ def test_gsm8k_held_out_by_prompt(data_folder):
 @pytest.mark.parametrize(("file", "count"), [("seed_tasks.jsonl", 175), ("user_oriented_instructions.jsonl", 252)])
 def test_self_instruct(data_folder, file, count):
     format = {
-        "name": "demonstrations",
+        "format": "demonstrations",
         "prompt": ["instruction", "instances.0.input"],
         "response": "instances.0.output",
     }
-    made = read(Demonstration, data_folder, f"self-instruct-252/{file}", format).train
+    made = read(data_folder, f"self-instruct-252/{file}", format).train
     assert len(made) == count and audit_demonstrations(made).prompts == count
 
 
 def test_human_answers(data_folder):
-    format = {"name": "demonstrations", "prompt": "question", "response": "answers.0"}
-    made = read(Demonstration, data_folder, "finegrained-qa-feedback/dev_sft.jsonl", format).train
-    asked = read(Comparison, data_folder, "finegrained-qa-feedback/dev_feedback.json", "qa_feedback").train
+    format = {"format": "demonstrations", "prompt": "question", "response": "answers.0"}
+    made = read(data_folder, "finegrained-qa-feedback/dev_sft.jsonl", format).train
+    asked = read(data_folder, "finegrained-qa-feedback/dev_feedback.json", "qa_feedback").train
     assert len(made) == 500
     with pytest.raises(DataError, match="500 prompts in both"):  # the same questions, as its README says
         check_disjoint(made, asked, names=("demonstrations", "comparisons"))
 
 
 def test_shakespeare(data_folder):
-    whole = read(Document, data_folder, "tinyshakespeare/input.txt", "text").train
-    parts = read(Document, data_folder, "tinyshakespeare/input.txt", {"name": "text", "cut_at": "blank_line"}).train
+    whole = read(data_folder, "tinyshakespeare/input.txt", "text").train
+    parts = read(data_folder, "tinyshakespeare/input.txt", {"format": "text", "cut_at": "blank_line"}).train
     assert len(whole) == 1 and len(whole[0].text) == 1_115_394
     assert len(parts) == 7222
     assert sum(len(d.text.split()) for d in parts) == len(whole[0].text.split())
 
 
 def test_prompts(data_folder):
-    format = {"name": "tasks", "prompt": "turns.0.content", "id": "question_id"}
-    assert len(read(Task, data_folder, "prompts/arena_hard_question.jsonl", format).train) == 500
-    format = {"name": "tasks", "id": "id", "kind": "label"}
-    made = read(Task, data_folder, "xstest/xstest_prompts.csv", format).train
+    format = {"format": "tasks", "prompt": "turns.0.content", "id": "question_id"}
+    assert len(read(data_folder, "prompts/arena_hard_question.jsonl", format).train) == 500
+    format = {"format": "tasks", "id": "id", "kind": "label"}
+    made = read(data_folder, "xstest/xstest_prompts.csv", format).train
     assert Counter(t.kind for t in made) == {"safe": 250, "unsafe": 200}

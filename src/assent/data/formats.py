@@ -1,29 +1,27 @@
-"""Formats: how a row of a file becomes records. A format is a value; its fields name columns.
+"""Data as a recipe names it: a format, where it is, and which columns hold what.
 
-`records(row)` yields the records of one row, and a `LeftOut` for each part of it that makes none; it raises
-`DataError` when the row is bad. Every record's id is the file's name and line unless a column gives one.
+`{format: pairs, path: data.jsonl, chosen: better, reading: {on_bad_row: skip, held_out: 0.1}}`. Every format has
+`read()`, which gives records of its kind with an account of the reading, and `records(row)`, which yields those of
+one row with a `LeftOut` for each part of it that makes none, and raises `DataError` when the row is bad. A record's id
+is the file's name and line unless a column gives one.
+
+Common to all: `path` of a file or folder, or name of a data set on the hub; `reading`, see `Reading`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from assent.config import Frozen
 from assent.data.columns import PromptColumns, choice, get, read_prompt, text, texts
 from assent.data.dialogue import as_dialogue, brief, cut_response, dialogue, same_prompt
+from assent.data.readers import LeftOut
+from assent.data.reading import DataSet, Reading, read_data
 from assent.data.rows import Row
 from assent.errors import DataError
 from assent.records import Comparison, Degree, Demonstration, Document, Message, Preference, PromptText, Task
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A part of a good row that makes no record; counted in the report under `reason`."""
-
-    reason: str
 
 
 def _identity(row: Row, column: str | None) -> str:
@@ -45,10 +43,14 @@ def _label(row: Row, column: str | None) -> str:
 class Text(Frozen):
     """Documents for pretraining. `cut_at: blank_line` makes each paragraph of a text a document of its own."""
 
-    gives: ClassVar[type] = Document
-    name: Literal["text"] = "text"
+    format: Literal["text"] = "text"
+    path: str
     text: str = "text"
     cut_at: Literal["nowhere", "blank_line"] = "nowhere"
+    reading: Reading = Reading()
+
+    def read(self) -> DataSet[Document]:
+        return read_data(self.path, self.reading, self.records)
 
     def records(self, row: Row) -> Iterator[Document]:
         whole = text(row, self.text)
@@ -67,10 +69,14 @@ class Text(Frozen):
 class Demonstrations(Frozen):
     """A prompt and the response to imitate."""
 
-    gives: ClassVar[type] = Demonstration
-    name: Literal["demonstrations"] = "demonstrations"
+    format: Literal["demonstrations"] = "demonstrations"
+    path: str
     prompt: PromptColumns = "prompt"
     response: str = "response"
+    reading: Reading = Reading()
+
+    def read(self) -> DataSet[Demonstration]:
+        return read_data(self.path, self.reading, self.records)
 
     def records(self, row: Row) -> Iterator[Demonstration]:
         yield Demonstration(read_prompt(self.prompt, row), text(row, self.response))
@@ -79,9 +85,13 @@ class Demonstrations(Frozen):
 class Messages(Frozen):
     """Dialogues: the last turn, which must be the assistant's, is the response, and all before it the prompt."""
 
-    gives: ClassVar[type] = Demonstration
-    name: Literal["messages"] = "messages"
+    format: Literal["messages"] = "messages"
+    path: str
     messages: str = "messages"
+    reading: Reading = Reading()
+
+    def read(self) -> DataSet[Demonstration]:
+        return read_data(self.path, self.reading, self.records)
 
     def records(self, row: Row) -> Iterator[Demonstration]:
         prompt, response = cut_response(dialogue(get(row, self.messages), self.messages), self.messages)
@@ -106,8 +116,8 @@ class Pairs(Frozen):
         id, kind, annotator: columns; by default file and line, and unknown.
     """
 
-    gives: ClassVar[type] = Comparison
-    name: Literal["pairs"] = "pairs"
+    format: Literal["pairs"] = "pairs"
+    path: str
     prompt: PromptColumns | None = "prompt"
     chosen: str = "chosen"
     rejected: str = "rejected"
@@ -115,6 +125,10 @@ class Pairs(Frozen):
     id: str | None = None
     kind: str | None = None
     annotator: str | None = None
+    reading: Reading = Reading()
+
+    def read(self) -> DataSet[Comparison]:
+        return read_data(self.path, self.reading, self.records)
 
     def records(self, row: Row) -> Iterator[Comparison]:
         prompt, responses = self._sides(row)
@@ -163,8 +177,8 @@ class Rankings(Frozen):
         order: `rank` when 1 is best; `score` when the higher number is better.
     """
 
-    gives: ClassVar[type] = Comparison
-    name: Literal["rankings"] = "rankings"
+    format: Literal["rankings"] = "rankings"
+    path: str
     prompt: PromptColumns = "prompt"
     responses: str = "responses"
     ranks: str = "ranks"
@@ -172,6 +186,10 @@ class Rankings(Frozen):
     id: str | None = None
     kind: str | None = None
     annotator: str | None = None
+    reading: Reading = Reading()
+
+    def read(self) -> DataSet[Comparison]:
+        return read_data(self.path, self.reading, self.records)
 
     def records(self, row: Row) -> Iterator[Comparison]:
         responses, numbers = texts(row, self.responses), get(row, self.ranks)
@@ -200,12 +218,16 @@ def _is_number(value: Any) -> bool:
 class RankedList(Frozen):
     """K responses in a list, the best first, no ties."""
 
-    gives: ClassVar[type] = Comparison
-    name: Literal["ranked_list"] = "ranked_list"
+    format: Literal["ranked_list"] = "ranked_list"
+    path: str
     prompt: PromptColumns = "prompt"
     responses: str = "responses"
     id: str | None = None
     kind: str | None = None
+    reading: Reading = Reading()
+
+    def read(self) -> DataSet[Comparison]:
+        return read_data(self.path, self.reading, self.records)
 
     def records(self, row: Row) -> Iterator[Comparison]:
         responses, kind = texts(row, self.responses), _label(row, self.kind)
@@ -220,8 +242,8 @@ class QaFeedback(Frozen):
     contradict each other are kept as they are.
     """
 
-    gives: ClassVar[type] = Comparison
-    name: Literal["qa_feedback"] = "qa_feedback"
+    format: Literal["qa_feedback"] = "qa_feedback"
+    path: str
     prompt: PromptColumns = "question"
     responses: Annotated[tuple[str, ...], Field(min_length=2)] = (
         "prediction 1",
@@ -232,6 +254,10 @@ class QaFeedback(Frozen):
     preference: str = "preference"
     id: str | None = None
     kind: str | None = None
+    reading: Reading = Reading()
+
+    def read(self) -> DataSet[Comparison]:
+        return read_data(self.path, self.reading, self.records)
 
     def records(self, row: Row) -> Iterator[Comparison]:
         responses = tuple(text(row, c, may_be_empty=True) for c in self.responses)
@@ -260,13 +286,17 @@ class Votes(Frozen):
     A null vote means that the annotator was not asked.
     """
 
-    gives: ClassVar[type] = Comparison
-    name: Literal["votes"] = "votes"
+    format: Literal["votes"] = "votes"
+    path: str
     prompt: PromptColumns = ("instruction", "input")
     responses: tuple[str, str] = ("response1", "response2")
     votes: Annotated[tuple[str, ...], Field(min_length=1)] = ("annotator1", "annotator2", "annotator3")
     id: str | None = None
     kind: str | None = None
+    reading: Reading = Reading()
+
+    def read(self) -> DataSet[Comparison]:
+        return read_data(self.path, self.reading, self.records)
 
     def records(self, row: Row) -> Iterator[Comparison | LeftOut]:
         prompt, identity, kind = read_prompt(self.prompt, row), _identity(row, self.id), _label(row, self.kind)
@@ -289,9 +319,13 @@ class OasstTrees(Frozen):
     begin with a deleted message make nothing and are counted.
     """
 
-    gives: ClassVar[type] = Comparison
-    name: Literal["oasst_trees"] = "oasst_trees"
+    format: Literal["oasst_trees"] = "oasst_trees"
+    path: str
     prompt: str = "prompt"
+    reading: Reading = Reading()
+
+    def read(self) -> DataSet[Comparison]:
+        return read_data(self.path, self.reading, self.records)
 
     def records(self, row: Row) -> Iterator[Comparison | LeftOut]:
         yield from self._below(row, get(row, self.prompt), ())
@@ -339,49 +373,20 @@ def _is_tree(node: Any) -> bool:
 class Tasks(Frozen):
     """Prompts to answer."""
 
-    gives: ClassVar[type] = Task
-    name: Literal["tasks"] = "tasks"
+    format: Literal["tasks"] = "tasks"
+    path: str
     prompt: PromptColumns = "prompt"
     id: str | None = None
     kind: str | None = None
+    reading: Reading = Reading()
+
+    def read(self) -> DataSet[Task]:
+        return read_data(self.path, self.reading, self.records)
 
     def records(self, row: Row) -> Iterator[Task]:
         yield Task(_identity(row, self.id), read_prompt(self.prompt, row), kind=_label(row, self.kind))
 
 
-Format = Annotated[
-    Text | Demonstrations | Messages | Pairs | Rankings | RankedList | QaFeedback | Votes | OasstTrees | Tasks,
-    Field(discriminator="name"),
+ComparisonData = Annotated[
+    Pairs | Rankings | RankedList | QaFeedback | Votes | OasstTrees, Field(discriminator="format")
 ]
-
-FormatName = Literal[
-    "text",
-    "demonstrations",
-    "messages",
-    "pairs",
-    "rankings",
-    "ranked_list",
-    "qa_feedback",
-    "votes",
-    "oasst_trees",
-    "tasks",
-]
-"""A format whose columns all have their usual names may be written as its name alone."""
-
-_USUAL: tuple[Format, ...] = (
-    Text(),
-    Demonstrations(),
-    Messages(),
-    Pairs(),
-    Rankings(),
-    RankedList(),
-    QaFeedback(),
-    Votes(),
-    OasstTrees(),
-    Tasks(),
-)
-
-
-def named(format: Format | FormatName) -> Format:
-    """The format with its usual columns, for a name; a format stays what it is."""
-    return next(f for f in _USUAL if f.name == format) if isinstance(format, str) else format

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from assent.data.formats import LeftOut
 from assent.data.rows import BadRow, Row
 from assent.errors import DataError
 
@@ -13,6 +12,13 @@ R = TypeVar("R")
 OnBadRow = Literal["refuse", "skip"]
 _SHOWN = 10
 """Bad rows that an error or a printed report spells out; the report itself holds all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A part of a good row that makes no record; counted in the report under `reason`."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
