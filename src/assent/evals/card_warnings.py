@@ -52,8 +52,8 @@ def _broken(f: Findings) -> Iterator[str]:
     accuracy = f.accuracy
     if f.equal_scores > 0.01:
         yield (
-            f"{f.equal_scores:.1%} of the ordered pairs get exactly equal scores: the score may be read at a token "
-            f"that both responses share, such as the end of the prompt."
+            f"{100 * f.equal_scores:.1f} % of the ordered pairs get exactly equal scores: the score may be read at a "
+            f"token that both responses share, such as the end of the prompt."
         )
     if accuracy.interval is not None and 0.5 in accuracy.interval:
         yield "Accuracy cannot be told from guessing: do not optimise against this reward model."
@@ -61,8 +61,8 @@ def _broken(f: Findings) -> Iterator[str]:
         yield "Accuracy is below chance: preferred and rejected are probably exchanged somewhere."
     if f.gold_accuracy is not None and f.gold_accuracy.value is not None and f.gold_accuracy.value < LOW_GOLD:
         yield (
-            f"The model orders only {f.gold_accuracy.value:.0%} of the pairs as gold does: expect over-optimisation "
-            f"early, keep the KL to the reference small."
+            f"The model orders only {_percent(f.gold_accuracy.value)} of the pairs as gold does: expect "
+            f"over-optimisation early, keep the KL to the reference small."
         )
 
 
@@ -72,13 +72,15 @@ def _length(f: Findings) -> Iterator[str]:
     if r is not None and abs(r) >= LENGTH_CORRELATION:
         shares = ""
         if longer is not None and people is not None:
-            shares = f"; it prefers the longer response in {longer:.0%} of the pairs, annotators in {people:.0%}"
+            shares = (
+                f"; it prefers the longer response in {_percent(longer)} of the pairs, annotators in {_percent(people)}"
+            )
         yield f"Score follows length: r = {r:.2f} between the gaps{shares}. Watch response length in training."
     matched, whole = f.length_matched.interval, f.accuracy.value
     if matched is not None and whole is not None and matched.high < whole:
         yield (
-            f"On length-matched pairs accuracy is {f.length_matched.value:.0%} against {whole:.0%} overall: part of "
-            f"what looks like judgement is length."
+            f"On length-matched pairs accuracy is {_percent(f.length_matched.value)} against {_percent(whole)} "
+            f"overall: part of what looks like judgement is length."
         )
 
 
@@ -87,8 +89,8 @@ def _ceiling(f: Findings) -> Iterator[str]:
         return
     if f.accuracy.interval.low > f.ceiling.accuracy:
         yield (
-            f"Accuracy is above the noise ceiling of {f.ceiling.accuracy:.0%}, which no honest model can be: look "
-            f"for training pairs among the held-out ones, or for a ceiling measured on other annotators."
+            f"Accuracy is above the noise ceiling of {_percent(f.ceiling.accuracy)}, which no honest model can be: "
+            f"look for training pairs among the held-out ones, or for a ceiling measured on other annotators."
         )
 
 
@@ -105,8 +107,8 @@ def _calibration(f: Findings) -> Iterator[str]:
 def _near_ties(f: Findings) -> Iterator[str]:
     if f.near_ties is not None and f.near_ties.value is not None and f.near_ties.value < 0.65:
         yield (
-            f"{f.near_ties.value:.0%} on pairs called negligibly better: about 55 % on near-ties is normal (Llama 2, "
-            f"table 8)."
+            f"{_percent(f.near_ties.value)} on pairs called negligibly better: about 55 % on near-ties is normal "
+            f"(Llama 2, table 8)."
         )
 
 
@@ -117,3 +119,7 @@ def _size(f: Findings) -> Iterator[str]:
             f"Accuracy is known only to within {100 * (interval.high - interval.low) / 2:.0f} points: hold out more "
             f"prompts ({f.accuracy.clusters} now)."
         )
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f} %"

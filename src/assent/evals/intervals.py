@@ -19,6 +19,9 @@ LEVEL = 0.95
 RESAMPLES = 2000
 """Bootstrap resamples. Efron & Tibshirani (1993, ch. 13) ask for at least 1000 for percentile intervals."""
 
+CELLS = 1_000_000
+"""Draws held in memory at a time, 8 bytes each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -107,8 +110,13 @@ def bootstrap_mean(
     number = cluster_numbers(ids)
     sums = np.bincount(number, weights=x)
     counts = np.bincount(number).astype(np.float64)
-    weights = bootstrap_weights(len(sums), resamples=resamples, seed=seed)
-    return percentile_interval((weights @ sums) / (weights @ counts), level)
+    rng, prompts = np.random.default_rng(seed), len(sums)
+    rows = max(1, CELLS // prompts)
+    draws = []
+    for start in range(0, resamples, rows):
+        drawn = rng.integers(0, prompts, size=(min(rows, resamples - start), prompts))
+        draws.append(sums[drawn].sum(1) / counts[drawn].sum(1))
+    return percentile_interval(np.concatenate(draws), level)
 
 
 def share_estimate(outcomes: ArrayLike, ids: Sequence[str], *, level: float = LEVEL, seed: int = 0) -> Estimate:
