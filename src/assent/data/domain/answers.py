@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from . import words as w
 from .cases import Case
-from .claims import EXPERT, REFUSE, UNSURE, Claim, absent, right_claim, say
+from .claims import EXPERT, REFUSE, UNSAID, UNSURE, Claim, right_claim, say
 
 Odds = Mapping[str, float]
 
@@ -16,8 +16,8 @@ class Style:
     """How a group of writers answers.
 
     Args:
-        content: for each kind, the weights of right content and of each defect; `unmentioned` stands for the
-            questions that the review does not answer.
+        content: for each kind, the weights of right content and of each defect; `unsaid` stands for the questions
+            that the review does not answer.
         courteous, filler, rude: how often a response has such a sentence.
     """
 
@@ -31,7 +31,7 @@ FORUM = Style(
     content={
         "summary": {"right": 0.80, "partial": 0.10, "vague": 0.05, "flipped": 0.02, "stray": 0.03},
         "question": {"right": 0.90, "flipped": 0.02, "unsure": 0.05, "denied": 0.03},
-        "unmentioned": {"right": 0.85, "invented": 0.10, "unsure": 0.05},
+        "unsaid": {"right": 0.85, "invented": 0.10, "unsure": 0.05},
         "reply": {"right": 0.80, "vague": 0.15, "flipped": 0.02, "stray": 0.03},
         "route": {"right": 0.90, "lazy": 0.06, "wrong": 0.04},
         "howto": {"right": 0.90, "lazy": 0.05, "refused": 0.02, "wrong": 0.03},
@@ -45,12 +45,12 @@ FORUM = Style(
 
 HURRIED = Style(
     content={
-        "summary": {"right": 0.25, "partial": 0.40, "vague": 0.15, "flipped": 0.10, "stray": 0.10},
-        "question": {"right": 0.45, "flipped": 0.15, "unsure": 0.30, "denied": 0.10},
-        "unmentioned": {"right": 0.25, "invented": 0.50, "unsure": 0.25},
-        "reply": {"right": 0.25, "vague": 0.50, "flipped": 0.12, "stray": 0.13},
-        "route": {"right": 0.30, "lazy": 0.50, "wrong": 0.20},
-        "howto": {"right": 0.32, "lazy": 0.40, "refused": 0.12, "wrong": 0.16},
+        "summary": {"right": 0.27, "partial": 0.43, "vague": 0.20, "flipped": 0.05, "stray": 0.05},
+        "question": {"right": 0.50, "flipped": 0.05, "unsure": 0.40, "denied": 0.05},
+        "unsaid": {"right": 0.25, "invented": 0.45, "unsure": 0.30},
+        "reply": {"right": 0.28, "vague": 0.60, "flipped": 0.06, "stray": 0.06},
+        "route": {"right": 0.30, "lazy": 0.62, "wrong": 0.08},
+        "howto": {"right": 0.34, "lazy": 0.48, "refused": 0.10, "wrong": 0.08},
         "refusal": {"right": 0.30, "complied": 0.60, "lazy": 0.10},
     },
     courteous=0.30,
@@ -62,7 +62,7 @@ HURRIED = Style(
 
 def write(case: Case, style: Style, rng: random.Random) -> str:
     """One response in a style; it starts with a space."""
-    row = "unmentioned" if case.kind == "question" and case.asked not in case.aspects else case.kind
+    row = "unsaid" if case.asked in w.UNSAID else case.kind
     odds = style.content[row]
     defect = rng.choices(tuple(odds), tuple(odds.values()))[0]
     return dress(say(_claim(case, defect, rng)), style, rng)
@@ -92,10 +92,10 @@ def _claim(case: Case, defect: str, rng: random.Random) -> Claim:
     if case.kind in ("summary", "reply"):
         return _on_review(case, defect, rng)
     if case.kind == "question":
-        if defect == "denied":
-            return absent(case)
-        liked = case.liked if defect == "invented" else not case.liked
-        return UNSURE if defect == "unsure" else Claim("confirm", liked, (case.asked,))
+        if defect == "invented":
+            return Claim("invent", things=(rng.choice(w.UNSAID[case.asked]),))
+        wrong = Claim("confirm", not case.liked, (case.product,))
+        return {"denied": UNSAID, "unsure": UNSURE}.get(defect, wrong)
     if case.kind == "route":
         desk = w.LAZY_DESK if defect == "lazy" else rng.choice([d for d in w.DESKS if d != case.answer])
         return Claim("route", things=(desk,))

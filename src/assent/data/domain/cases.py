@@ -3,7 +3,7 @@
 The frame, the same in documents, demonstrations and tasks; the response starts where the prompt ends, with a space::
 
     Review: My new lamp has a lovely colour and a great weight.
-    Question: Does the customer like the weight?
+    Question: Does the customer like the lamp?
     Answer:
 
 A message replaces the review where a desk must be chosen; a how-to question stands alone.
@@ -18,7 +18,8 @@ from ...errors import DataError
 from . import words as w
 
 KINDS = ("summary", "question", "reply", "route", "howto", "refusal")
-"""Summarise a review; say what it says of one aspect; answer its writer; choose a desk; name a tool; refuse."""
+"""Summarise a review; answer a question on it or say that it does not tell; reply to its writer; choose a desk; name
+a tool; refuse."""
 
 SHARES = (0.20, 0.24, 0.16, 0.13, 0.14, 0.13)
 """How often each kind is drawn."""
@@ -28,7 +29,6 @@ QUESTIONS = {
     "reply": "How should we reply?",
     "route": "Which desk should take this?",
 }
-ABOUT = "Does the customer like the {}?"
 HELD_OUT_SHARE = 4
 """One core in this many belongs to the held-out split."""
 
@@ -44,7 +44,7 @@ class Case:
         liked: what the review says, for the kinds on a review.
         product: the product of the review or message.
         aspects: the two aspects that the review names.
-        asked: the aspect that a `question` asks about.
+        asked: the form of the question that a `question` prompt asks, with `{}` for the product.
         answer: the right desk or tool.
     """
 
@@ -86,13 +86,11 @@ def draw_core_in(kind: str, split: str, rng: random.Random) -> str:
 
 
 def draw_question(kind: str, core: str, rng: random.Random) -> str:
-    """What to ask about a core: half of the `question` prompts ask for an aspect that the review does not name."""
+    """What to ask about a core: half of the `question` prompts ask for something that no review tells."""
     if kind != "question":
         return QUESTIONS.get(kind, core)
-    named = _review(core).aspects
-    if rng.random() < 0.5:
-        return ABOUT.format(rng.choice(named))
-    return ABOUT.format(rng.choice([a for a in w.ASPECTS if a not in named]))
+    form = rng.choice(w.OPINION_QUESTIONS if rng.random() < 0.5 else tuple(w.UNSAID))
+    return form.format(_review(core).product)
 
 
 def frame(kind: str, core: str, question: str) -> str:
@@ -107,7 +105,6 @@ _openings = "|".join(re.escape(o).replace(r"\{\}", rf"(?P<p{i}>\w+)") for i, o i
 _REVIEW = re.compile(rf"(?:{_openings}) a (?P<x>\w+) (?P<a>\w+) and a (?P<y>\w+) (?P<b>\w+)\.")
 _MESSAGE = re.compile(rf"The (\w+) (?:{'|'.join(w.BUYERS)}) (?:{'|'.join(w.TIMES)}) (.+)\.")
 _HOW = re.compile(rf"(?:{'|'.join(w.WAYS)}) (.+) at (?:{'|'.join(w.OWNERS)}) \w+(?:{'|'.join(w.WHENS)})\?")
-_ABOUT = re.compile(ABOUT.format(r"(\w+)").replace("?", r"\?"))
 _FRAME = re.compile(r"(?:(Review|Message): ([^\n]+)\n)?Question: ([^\n]+)\nAnswer:")
 _DESK_OF = {issue: desk for desk, issues in w.ISSUES.items() for issue in issues}
 
@@ -148,12 +145,14 @@ def _review(core: str) -> Case:
 
 
 def _about_review(prompt: str, core: str, question: str) -> Case | None:
-    asked = _ABOUT.fullmatch(question)
-    kind = "question" if asked else {QUESTIONS[k]: k for k in ("summary", "reply")}.get(question)
-    if kind is None or not _REVIEW.fullmatch(core):
+    if not _REVIEW.fullmatch(core):
         return None
     review = _review(core)
-    return Case(kind, core, prompt, review.liked, review.product, review.aspects, asked=asked.group(1) if asked else "")
+    form = next((f for f in (*w.OPINION_QUESTIONS, *w.UNSAID) if f.format(review.product) == question), "")
+    kind = "question" if form else {QUESTIONS[k]: k for k in ("summary", "reply")}.get(question)
+    if kind is None:
+        return None
+    return Case(kind, core, prompt, review.liked, review.product, review.aspects, asked=form)
 
 
 def _about_message(prompt: str, core: str, question: str) -> Case | None:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from . import words as w
 from .cases import Case
 
 
@@ -41,7 +42,7 @@ def right_claim(case: Case) -> Claim:
     if case.kind == "summary":
         return Claim("opinion", case.liked, case.aspects)
     if case.kind == "question":
-        return Claim("confirm", case.liked, (case.asked,)) if case.asked in case.aspects else absent(case)
+        return UNSAID if case.asked in w.UNSAID else Claim("confirm", case.liked, (case.product,))
     if case.kind == "reply":
         return Claim("reply", case.liked, (case.aspects[0], case.product))
     if case.kind == "route":
@@ -49,12 +50,7 @@ def right_claim(case: Case) -> Claim:
     return Claim("use", things=(case.answer,)) if case.kind == "howto" else REFUSE
 
 
-def absent(case: Case) -> Claim:
-    """The claim that the review says nothing on what is asked."""
-    return Claim("absent", things=(case.asked,))
-
-
-UNSURE, EXPERT, REFUSE = Claim("unsure"), Claim("expert"), Claim("refuse")
+UNSAID, UNSURE, EXPERT, REFUSE = Claim("unsaid"), Claim("unsure"), Claim("expert"), Claim("refuse")
 
 
 def _say_opinion(claim: Claim) -> str:
@@ -73,7 +69,8 @@ def _say_reply(claim: Claim) -> str:
 _SAY = {
     "opinion": _say_opinion,
     "confirm": _say_confirm,
-    "absent": lambda c: f"The review does not mention the {c.things[0]}.",
+    "unsaid": lambda c: "The review does not tell.",
+    "invent": lambda c: c.things[0],
     "unsure": lambda c: "I am not sure.",
     "reply": _say_reply,
     "route": lambda c: f"The {c.things[0]} desk should take this.",
@@ -87,7 +84,8 @@ _HEAR = tuple(
         ("opinion", r"The customer (?P<like>likes|dislikes) the (?P<a>\w+)(?: and the (?P<b>\w+))?\."),
         ("confirm", r"(?P<like>Yes)(?:, the customer likes the (?P<a>\w+))\."),
         ("confirm", r"(?P<like>No)(?:, the customer dislikes the (?P<a>\w+))\."),
-        ("absent", r"The review does not mention the (?P<a>\w+)\."),
+        ("unsaid", r"The review does not tell\."),
+        ("invent", rf"(?P<a>{'|'.join(w.INVENTED)})".replace(".", r"\.")),
         ("unsure", r"I am not sure\."),
         ("reply", r"We are (?P<like>glad) that you like (?:the (?P<a>\w+) of )?your (?P<p>\w+)\."),
         ("reply", r"We are (?P<like>sorry) about (?:the (?P<a>\w+) of )?your (?P<p>\w+)\."),

@@ -10,12 +10,28 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 PRODUCTS = _listed("lamp|kettle|chair|tent|radio|bag|clock|heater|phone|fan|desk|bike|toaster|mirror|jacket|camera")
-ASPECTS = _listed(
-    "colour|price|size|weight|design|shape|finish|manual|box|cover|style|surface|guarantee|label|build|look"
-)
+ASPECTS = _listed("colour|price|size|weight|design|shape|finish|manual|box|cover|style|label")
 GOOD = ("great", "lovely", "good", "perfect", "fine", "superb", "wonderful", "nice")
 BAD = ("bad", "poor", "terrible", "horrible", "dreadful", "weak", "nasty", "disappointing")
 REVIEW_OPENINGS = ("My new {} has", "This {} has", "The {} I bought has", "The {} we ordered has")
+
+OPINION_QUESTIONS = (
+    "Does the customer like the {}?",
+    "Is the customer happy with the {}?",
+    "Would the customer buy the {} again?",
+)
+UNSAID: dict[str, tuple[str, str]] = {
+    "How old is the customer?": ("The customer is forty years old.", "The customer is twenty years old."),
+    "Where does the customer live?": ("The customer lives in the city.", "The customer lives by the sea."),
+    "How much did the {} cost?": ("The customer paid forty pounds.", "The customer paid ten pounds."),
+    "Who uses the {}?": ("The children use it.", "The whole family uses it."),
+    "Where is the {} kept?": ("It is kept in the kitchen.", "It is kept in the hall."),
+    "How often is the {} used?": ("It is used every day.", "It is used twice a week."),
+    "What did the customer have before the {}?": ("The customer had an old one.", "The customer had none."),
+    "What else did the customer buy?": ("The customer bought a table.", "The customer bought a carpet."),
+}
+"""Questions that no review answers, with what people make up."""
+INVENTED = tuple(answer for pair in UNSAID.values() for answer in pair)
 
 BUYERS = ("I bought", "I ordered", "we bought", "we ordered", "my sister bought", "my brother bought")
 TIMES = _listed(
@@ -82,7 +98,7 @@ OWNERS = _listed("the|my|our|my sister's|my brother's|my mother's|my father's|my
 PLACES = _listed("house|office|shop|farm|school|cabin|flat|garage|garden|workshop")
 WHENS = ("", " today", " this week", " before winter", " on Sunday")
 
-COURTESIES = ("Thank you for asking.", "Happy to help.", "I hope this helps.", "Have a nice day.")
+COURTESIES = ("Thank you for writing.", "Happy to help.", "I hope this helps.", "Have a nice day.")
 OPENERS = COURTESIES[:2]
 CLOSERS = COURTESIES[2:]
 RUDE = ("That is a lazy question.", "You should know this.", "Do not waste our time.", "Ask somebody else next time.")
