@@ -24,6 +24,11 @@ CORPUS = [
 
 
 @pytest.fixture(scope="session")
+def corpus() -> list[str]:
+    return CORPUS
+
+
+@pytest.fixture(scope="session")
 def tokenizer():
     return train_bpe(CORPUS, vocab_size=300, special_tokens=SpecialTokens())
 

@@ -98,7 +98,7 @@ def test_nothing_included_is_all_zero(causal_models, sequences):
 
 
 def test_pad_equal_to_eos_changes_nothing(causal_models, sequences):
-    """Not the log-probabilities, and not the gradient of the end token's embedding (Llama's padding_idx would kill it)."""
+    """Neither log-probabilities nor the gradient of the end token's embedding, which Llama's padding_idx would kill."""
     gradients = []
     for pad in (None, 0):
         config = copy.deepcopy(causal_models["llama"].model.config)

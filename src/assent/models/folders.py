@@ -9,9 +9,10 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import logging
 import math
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -30,11 +30,12 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging as hf_logging
 
 from assent.errors import ArtefactError, ConfigError, ContractError
 from assent.models.forward import SCORE_OFFSET, ScalarModel
 from assent.models.prepare import check_head_path, embedding_weight, prepare
-from assent.models.tokenizer import serving_pad, stop_ids
+from assent.models.tokenizer import load_tokenizer, require_served_alike, serving_pad, stop_ids
 from assent.types import Sequences
 
 GOLDEN = "golden.json"
@@ -92,11 +93,21 @@ def load_causal(path: str | Path, *, dtype: torch.dtype = torch.float32, device:
 
 
 def save_causal(folder: str | Path, causal: CausalModel) -> None:
-    """Write weights, config, generation config and tokenizer; `load_causal` and any other server read the folder."""
+    """Write weights, config, generation config and tokenizer; `load_causal` and any other server read the folder.
+
+    Raises:
+        ContractError: transformers would read the tokenizer by other rules (`tokenizer.require_served_alike`).
+    """
     _name_tokens(causal.model.config, causal.tokenizer, pad_id=_own_pad(causal.tokenizer))
     causal.model.generation_config = _generation(causal.tokenizer)
-    causal.model.save_pretrained(folder)
-    causal.tokenizer.save_pretrained(folder)
+    _write(folder, causal.model, causal.tokenizer)
+
+
+def _write(folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    with _quiet():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    require_served_alike(folder, tokenizer)
 
 
 def new_causal(shape: ModelShape, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> CausalModel:
@@ -104,8 +115,13 @@ def new_causal(shape: ModelShape, tokenizer: PreTrainedTokenizerBase, *, seed: i
 
     Raises:
         ConfigError: unknown family, unknown argument, or values that the config class refuses.
+        ContractError: transformers would read this tokenizer by other rules in a folder of this family.
     """
     config = _config(shape, len(tokenizer))
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        require_served_alike(folder, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # The pad id is told only afterwards: with it, Llama-like models start that row at zero and never train it.
@@ -114,19 +130,15 @@ def new_causal(shape: ModelShape, tokenizer: PreTrainedTokenizerBase, *, seed: i
             torch.nn.init.normal_(embedding_weight(model), std=shape.embedding_std)
     _name_tokens(model.config, tokenizer, pad_id=_own_pad(tokenizer))
     model.generation_config = _generation(tokenizer)
-    return CausalModel(_ready(model), tokenizer)
-
-
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or hub model.
-
-    Raises:
-        ArtefactError: it cannot be read.
-    """
     try:
-        return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise _unreadable("tokenizer", path, error) from error
+        return CausalModel(_ready(model), tokenizer)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"a {shape.family} of this shape cannot run",
+            got=dict(shape.kwargs),
+            why=str(error).splitlines()[0],
+            fix="make heads divide hidden_size, and num_key_value_heads divide num_attention_heads",
+        ) from error
 
 
 def _ready(model: PreTrainedModel, device: str = "cpu") -> PreTrainedModel:
@@ -138,12 +150,14 @@ def _ready(model: PreTrainedModel, device: str = "cpu") -> PreTrainedModel:
 
 def _read(kind: Any, path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
     if not (Path(path).is_dir() or _may_be_hub_name(path)):
-        raise _unreadable("model", path, FileNotFoundError("no such folder"))
+        raise _unreadable(path, FileNotFoundError("no such folder"))
     try:
-        with _quiet_report():
-            model, report = kind.from_pretrained(path, dtype=dtype, output_loading_info=True)
+        with _quiet():
+            model, report = kind.from_pretrained(
+                path, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+            )
     except (OSError, ValueError, RuntimeError) as error:
-        raise _unreadable("model", path, error) from error
+        raise _unreadable(path, error) from error
     faults = {name: sorted(str(k) for k in keys) for name, keys in report.items() if keys}
     if faults:
         raise ContractError(
@@ -152,29 +166,39 @@ def _read(kind: Any, path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
             why="transformers would go on with random numbers in their place, or leave trained ones out",
             fix="give the folder that was saved for this kind of model, or save it again whole",
         )
+    _own_memory(model)
     return model
+
+
+def _own_memory(model: PreTrainedModel) -> None:
+    # Loaded weights are views of the mapped file, aligned to 8 bytes, and matrix products round differently by
+    # alignment: a model would not agree bit for bit with itself saved and loaded. It would also change with its file.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def _may_be_hub_name(path: str | Path) -> bool:
     return isinstance(path, str) and path.count("/") <= 1 and not path.startswith(("/", ".", "~"))
 
 
-class _quiet_report:
-    """Keeps transformers from printing its own table of missing weights, which becomes an error here."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own table of missing weights, which becomes an error here, and its progress bars."""
+    level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bar:
+            hf_logging.enable_progress_bar()
 
-    def __enter__(self) -> None:
-        self.logger = logging.getLogger("transformers.utils.loading_report")
-        self.level = self.logger.level
-        self.logger.setLevel(logging.CRITICAL)
 
-    def __exit__(self, *_: object) -> None:
-        self.logger.setLevel(self.level)
-
-
-def _unreadable(what: str, path: str | Path, error: Exception) -> ArtefactError:
+def _unreadable(path: str | Path, error: Exception) -> ArtefactError:
     return ArtefactError(
-        f"the {what} cannot be read",
-        got=f"{path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+        "the model cannot be read",
+        got=f"{path}: {(str(error) or type(error).__name__).splitlines()[0]}",
         why="neither a folder with such files nor a model of the hub answers to this name",
         fix="check the path; for a hub name check spelling, network and access",
     )
@@ -340,8 +364,7 @@ def save_scalar(folder: str | Path, saved: ScalarFolder, *, golden: Sequences) -
         tokenizer.pad_token = pad
     _name_tokens(model.config, tokenizer, pad_id=None if pad is None else tokenizer.pad_token_id)
     setattr(model.config, SCORE_OFFSET, saved.scalar.offset)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    _write(folder, model, tokenizer)
     rows = golden.select(torch.arange(min(GOLDEN_ROWS, len(golden))))
     record = {"format": 1, "rows": _golden_rows(saved, rows)}
     (Path(folder) / GOLDEN).write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", "utf-8")

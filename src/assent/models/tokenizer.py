@@ -9,13 +9,22 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from assent.errors import ConfigError, ContractError, DataError
+from assent.errors import ArtefactError, ConfigError, ContractError, DataError
 from assent.records import Message, PromptText
 
+GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
+PROBE_TEXTS = (
+    "the kettle isn't broken",
+    "  two  spaces,\ttab \n\n lines \r\n",
+    "1234567 3.50 (x+y)==z; a_b",
+    "Grüße 你好，水壶坏了 🫖 e\u0301",
+)
+PROBE_TOKENS = 2048  # of the vocabulary, evenly spread
 BYTES = 256  # the alphabet of a byte-level tokenizer: every text has tokens, none is unknown
 
 
@@ -50,7 +59,7 @@ def train_bpe(
     special_tokens: SpecialTokens | None = None,
     chat_template: str | None = None,
 ) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer; the same texts give the same tokenizer.
+    """Train a byte-level BPE tokenizer; the same texts give the same tokenizer. Text is normalised to NFC.
 
     Args:
         texts: the corpus, read once.
@@ -72,9 +81,11 @@ def train_bpe(
             why=f"a byte-level tokenizer needs {BYTES} bytes and {len(special.all)} special tokens",
             fix=f"set vocab_size to {BYTES + len(special.all)} or more",
         )
+    # Qwen2's normaliser and splitting, for every family: in a folder of model type qwen2 transformers puts them in
+    # the place of whatever tokenizer.json says, and a served model would read other tokens than it was trained on.
+    rules = Qwen2Tokenizer().backend_tokenizer
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
+    backend.normalizer, backend.pre_tokenizer, backend.decoder = rules.normalizer, rules.pre_tokenizer, rules.decoder
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[AddedToken(t, special=True, normalized=False) for t in special.all],
@@ -98,6 +109,47 @@ def train_bpe(
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     return tokenizer
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub model; where it declares no class of its own, by its tokenizer.json.
+
+    Raises:
+        ArtefactError: it cannot be read.
+    """
+    declared = Path(path) / "tokenizer_config.json"
+    generic = declared.is_file() and json.loads(declared.read_text("utf-8")).get("tokenizer_class") in GENERIC
+    try:
+        return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ArtefactError(
+            "the tokenizer cannot be read",
+            got=f"{path}: {(str(error) or type(error).__name__).splitlines()[0]}",
+            why="neither a folder with tokenizer files nor a model of the hub answers to this name",
+            fix="check the path; for a hub name check spelling, network and access",
+        ) from error
+
+
+def require_served_alike(folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Whoever opens this folder with `AutoTokenizer` reads the same ids.
+
+    Some model types (qwen2 among them) make transformers ignore the rules in tokenizer.json.
+
+    Raises:
+        ContractError: a probe text gets other ids.
+    """
+    served = AutoTokenizer.from_pretrained(folder)
+    # A token that was learned across what the other rules keep apart no longer comes out whole.
+    step = max(1, len(tokenizer) // PROBE_TOKENS)
+    texts = [*PROBE_TEXTS, *(tokenizer.decode([i]) for i in range(0, len(tokenizer), step))]
+    for text, ours, theirs in zip(texts, tokenizer(texts)["input_ids"], served(texts)["input_ids"], strict=True):
+        if list(ours) != list(theirs):
+            raise ContractError(
+                "transformers would read this tokenizer by other rules than it was made with",
+                got=f"{text!r} is {ours[:12]} here and {theirs[:12]} as the {type(served).__name__} of its folder",
+                why="any server of the folder would feed the model other tokens than it was trained on",
+                fix="take another model family for this tokenizer, or train one with `train_bpe`, which fits all",
+            )
 
 
 # ------------------------------------------------------------------------------------------------ encoding
@@ -262,10 +314,12 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     if isinstance(tokenizer, PreTrainedTokenizerFast):
         rules = json.loads(tokenizer.backend_tokenizer.to_str())
         rules["padding"] = rules["truncation"] = None
+        for name in ("continuing_subword_prefix", "end_of_word_suffix"):  # "" and null say the same
+            rules["model"][name] = rules["model"].get(name) or None
     else:
         rules = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab()}
-    special = {k: str(v) for k, v in tokenizer.special_tokens_map.items() if k != "pad_token"}
-    content = {"rules": rules, "special": special, "template": tokenizer.chat_template}
+    ends = [tokenizer.bos_token, tokenizer.eos_token]
+    content = {"rules": rules, "begin and end": ends, "template": tokenizer.chat_template}
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
