@@ -40,8 +40,8 @@ def demonstrations(n: int, *, seed: int) -> list[Demonstration]:
         ValueError: `n` is negative.
     """
     rng = _rng("demonstrations", n, seed)
-    prompts = _prompts(n, "train", rng)
-    return [Demonstration(p, write(read_prompt(p), HURRIED, rng)) for _, p in prompts]
+    pens = random.Random(f"pens:{seed}")
+    return [Demonstration(p, write(read_prompt(p), HURRIED, pens)) for _, p in _prompts(n, "train", rng)]
 
 
 def tasks(n: int, *, seed: int, split: str = "train") -> list[Task]:

@@ -12,8 +12,9 @@ from . import words as w
 from .cases import Case, read_prompt
 from .claims import Claim, hear, right_claim, say
 
-CONTENT, COURTESY, RUDE, FILLER = 1.5, 0.5, -0.8, -0.4
-UNREADABLE, REPEATED, PER_WORD, UNENDED = -0.8, -0.5, -0.05, -1.0
+CONTENT, COURTESY = 1.5, 0.5
+RUDE, FILLER, UNREADABLE, REPEATED, PER_WORD, UNENDED = 0.8, 0.4, 0.8, 0.5, 0.05, 1.0
+"""Gold units: the first two are given, the others taken."""
 SPARE_WORDS = 4
 """Words allowed beyond the ideal content: room for one courtesy."""
 PARTIAL = 0.3
@@ -75,12 +76,12 @@ def judge(prompt: PromptText, response: str, *, ended: bool) -> Judgement:
     parts = {
         "content": CONTENT * correctness,
         "courtesy": COURTESY * (courteous and bool(claims)),
-        "rudeness": RUDE * rude,
-        "filler": FILLER * fillers,
-        "unreadable": UNREADABLE * heard.count(None),
-        "repetition": REPEATED * repeats,
-        "length": PER_WORD * too_many,
-        "ending": 0.0 if ended else UNENDED,
+        "rudeness": 0.0 - RUDE * rude,
+        "filler": 0.0 - FILLER * fillers,
+        "unreadable": 0.0 - UNREADABLE * heard.count(None),
+        "repetition": 0.0 - REPEATED * repeats,
+        "length": 0.0 - PER_WORD * too_many,
+        "ending": 0.0 if ended else -UNENDED,
     }
     return Judgement(
         gold=sum(parts.values()),
