@@ -387,6 +387,8 @@ class Tasks(Frozen):
         yield Task(_identity(row, self.id), read_prompt(self.prompt, row), kind=_label(row, self.kind))
 
 
+DemonstrationData = Annotated[Demonstrations | Messages, Field(discriminator="format")]
+
 ComparisonData = Annotated[
     Pairs | Rankings | RankedList | QaFeedback | Votes | OasstTrees, Field(discriminator="format")
 ]
