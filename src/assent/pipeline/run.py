@@ -13,8 +13,10 @@ An artefact's id is known before it is made, so a killed run finds its own work 
 
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -120,13 +122,14 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Planned]:
     known = _read_json(folder / ".fingerprints.json")
     planned: dict[str, Planned] = {}
     for name in recipe.stages:
+        config = recipe.config_of(name)
         identity = Identity(
             kind=recipe.kinds[name],
-            config=recipe.config_of(name),
+            config=config,
             parents={parent: planned[parent].identity.id for parent in recipe.parents[name]},
             code_version=code_version(),
             seed=recipe.seed_of(name),
-            externals={x: _external(x, known) for x in recipe.externals[name]},
+            externals={x: _external(x, known) for x in (*recipe.externals[name], *_user_code(config))},
         )
         planned[name] = Planned(name, identity)
     if known:
@@ -138,9 +141,34 @@ def _is_missing(name: str) -> bool:
     return looks_like_path(name) and not Path(name).expanduser().exists()
 
 
+_DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def _user_code(config: Any) -> list[str]:
+    """The `package.module:Name` paths anywhere in a config whose module is a file outside this package."""
+    if isinstance(config, dict):
+        return [path for value in config.values() for path in _user_code(value)]
+    if isinstance(config, list):
+        return [path for value in config for path in _user_code(value)]
+    return [config] if isinstance(config, str) and _source_of(config) else []
+
+
+def _source_of(name: str) -> Path | None:
+    """The file of the module that a `package.module:Name` path names."""
+    if not _DOTTED.fullmatch(name):
+        return None
+    module = name.partition(":")[0]
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    inside = module.partition(".")[0] == "assent"
+    return Path(spec.origin) if spec and spec.has_location and spec.origin and not inside else None
+
+
 def _external(name: str, known: dict[str, str]) -> str:
-    """What identifies something outside: the contents of a path; of a hub name only the name."""
-    path = Path(name).expanduser()
+    """What identifies something outside: the contents of a path or of a user's module; of a hub name only the name."""
+    path = _source_of(name) or Path(name).expanduser()
     return fingerprint(path, known) if path.exists() else f"name:{name}"
 
 

@@ -1,0 +1,140 @@
+"""The command `assent`. Nothing heavy is imported until a verb needs it, so that `--help` answers at once.
+
+Exit status: 0 done, 1 refused or failed, 2 a recipe, an override or the command line is wrong, 130 stopped with Ctrl-C.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assent.errors import AssentError, ConfigError
+
+if TYPE_CHECKING:
+    from assent.pipeline.recipe import Recipe, Stage
+
+app = typer.Typer(
+    name="assent",
+    help="Train language models from human feedback: one recipe, from text to a judged model.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, such as recipes/quickstart.yaml.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Parameters (data=PATH) and overrides (stages.sft.epochs=3)."),
+]
+
+
+def main() -> None:
+    """Entry point. Files of the user's own, named by path in a recipe, are found in the current folder."""
+    sys.path.append(os.getcwd())
+    app()
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    settings: Settings = None,
+    folder: Annotated[Path | None, typer.Option(help="Where it is kept; runs/NAME by default.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Run this stage alone; may be given again.")] = None,
+    until: Annotated[str | None, typer.Option(help="Run up to and including this stage.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard's event files.")] = False,
+) -> None:
+    """Run a recipe. What is finished is skipped, what was interrupted continues."""
+    with _told():
+        loaded, table = _load(recipe, settings)
+        from assent import stages
+        from assent.pipeline.run import run as run_pipeline
+
+        where = folder or Path("runs") / loaded.name
+        console = stages.console(tensorboard=tensorboard)
+        run_pipeline(loaded, table, where, only=only or None, until=until, console=console)
+        console.say(f"The run is in {where}; talk to its result with: assent chat {where}")
+
+
+@app.command()
+def explain(recipe: RecipeFile, settings: Settings = None) -> None:
+    """Print the resolved recipe and what follows from it: prompts, sequences, tokens, updates."""
+    with _told():
+        loaded, table = _load(recipe, settings)
+        typer.echo(loaded.to_yaml())
+        for name, spec in loaded.stages.items():
+            parents = ", ".join(loaded.parents[name])
+            typer.echo(f"{name}: {loaded.kinds[name]}" + (f" from {parents}" if parents else ""))
+            typer.echo(f"    seed  {loaded.seed_of(name)}")
+            for what, number in table[loaded.kinds[name]].derive(spec).items():
+                typer.echo(f"    {what}  {number:,}")
+
+
+@app.command()
+def chat(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    stage: Annotated[str | None, typer.Option(help="Whose model; the last stage that made one by default.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Answer this and end.")] = None,
+) -> None:
+    """Talk to the model of a run."""
+    with _told("Goodbye."):
+        from assent import stages
+
+        stages.chat(run, stage, prompt)
+
+
+@app.command()
+def verify() -> None:
+    """Train every algorithm where the optimum is known and show how near it comes."""
+    with _told():
+        from assent import stages
+
+        verdicts = list(stages.verify())
+        typer.echo(f"{'algorithm':<20} {'at the start':>12} {'at the end':>12} {'allowed':>9}  {'verdict':<8} optimum")
+        for v in verdicts:
+            numbers = f"{v.start:>12.4f} {v.distance:>12.4f} {v.tolerance:>9.4f}"
+            typer.echo(f"{v.algorithm:<20} {numbers}  {'arrived' if v.arrived else 'FAILED':<8} {v.optimum}")
+        if not verdicts or not all(v.arrived for v in verdicts):
+            raise typer.Exit(1)
+
+
+@app.command()
+def why(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The folder of an artefact.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The folder of another.")],
+) -> None:
+    """Say why two artefacts differ: settings, parents, inputs, seed, code."""
+    with _told():
+        from assent.pipeline.artefact import differences, load
+        from assent.pipeline.artefact import why as reasons_of
+
+        one, other = load(a, verify=False), load(b, verify=False)
+        reasons = reasons_of(one, other)
+        typer.echo("\n".join(reasons) if reasons else f"They are the same artefact, {one.id[:8]}.")
+        for line in differences(one.environment, other.environment):
+            typer.echo(f"environment {line} (not part of what tells artefacts apart)")
+
+
+def _load(recipe: Path, settings: list[str] | None) -> "tuple[Recipe, Mapping[str, Stage]]":
+    from assent import stages
+    from assent.pipeline.recipe import load_recipe
+
+    return load_recipe(recipe, stages.TABLE, settings or ()), stages.TABLE
+
+
+@contextlib.contextmanager
+def _told(stopped: str = "") -> Iterator[None]:
+    """Tell of errors made on purpose, and of Ctrl-C, in words and without a traceback."""
+    try:
+        yield
+    except AssentError as error:
+        typer.echo(f"\nassent: {error}", err=True)
+        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
+    except KeyboardInterrupt:
+        again = "Stopped. Nothing finished is lost; the same command continues from here."
+        typer.echo(f"\n{stopped or again}", err=True)
+        raise typer.Exit(130) from None
