@@ -33,5 +33,6 @@ def uniforms(seeds: Sequence[int], count: int) -> Tensor:
 
 def derive_seed(*parts: int | str) -> int:
     """A 63-bit seed that depends on every part and their order; the same on every machine and in every session."""
-    text = "\x1f".join(f"{type(p).__name__}:{p}" for p in parts)
+    # Each part with its type and length, so that no two lists of parts run together into one text.
+    text = "".join(f"{type(p).__name__}{len(str(p))}:{p}" for p in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

@@ -13,8 +13,6 @@ from assent.rollout.draw import Draw
 from assent.rollout.randomness import uniforms
 from assent.types import Request, Sampling
 
-# Prompt tokens of one prefill: enough to fill the matrix kernels, few enough that activations stay near the core.
-PREFILL_TOKENS = 2048
 # Idle slots are refilled, or moved out of the way, once this share of them has ended: below it the copying costs more.
 IDLE_SHARE = 1 / 16
 
@@ -33,10 +31,13 @@ class Queue:
 
     Longest first keeps the lengths in the slots similar (attention reads up to the longest) and leaves the short ones,
     which cost least, for the thinning end.
+
+    Args:
+        prefill_tokens: prompt tokens read at once, padding included; a longer prompt is read alone.
     """
 
-    def __init__(self, decoder: Decoder, requests: Sequence[Request]) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: Decoder, requests: Sequence[Request], prefill_tokens: int) -> None:
+        self._decoder, self._prefill_tokens = decoder, prefill_tokens
         self._requests = requests
         order = sorted(range(len(requests)), key=lambda i: (-len(requests[i].token_ids), requests[i].token_ids))
         self._groups: deque[list[int]] = deque()
@@ -63,7 +64,7 @@ class Queue:
         """All but the last token of the next prompts; the last is the first input of the decode step."""
         length = len(self._requests[self._groups[0][0]].token_ids) - 1
         chunk = [self._groups.popleft()]
-        while self._groups and (len(chunk) + 1) * length <= PREFILL_TOKENS:
+        while self._groups and (len(chunk) + 1) * length <= self._prefill_tokens:
             chunk.append(self._groups.popleft())
         cache = None
         if length:

@@ -53,11 +53,11 @@ class PromptSource:
         _check_prompts(prompts)
         counts = {"prompts_per_step": prompts_per_step, "samples_per_prompt": samples_per_prompt, "steps": steps}
         for name, count in counts.items():
-            if count < 1:
-                raise ConfigError(f"{name} must be at least 1", got=count, why="a step would be empty", fix="raise it")
+            _check_count(name, count)
         self._prompts, self._engine, self._sampling, self._decode = list(prompts), engine, sampling, decode
         self._prompts_per_step, self._samples_per_prompt = prompts_per_step, samples_per_prompt
         self._steps, self._seed, self._version = steps, seed, version
+        self._digest = derive_seed(*(part for p in prompts for part in (p.id, str(p.token_ids))))
         self._next = 0
         self._order: tuple[int, list[int]] = (-1, [])
 
@@ -115,7 +115,7 @@ class PromptSource:
             "next": self._next,
             "version": self._version,
             "seed": self._seed,
-            "prompts": len(self._prompts),
+            "prompts": self._digest,
             "prompts_per_step": self._prompts_per_step,
         }
 
@@ -129,8 +129,8 @@ class PromptSource:
         for name in ("seed", "prompts", "prompts_per_step"):
             if state[name] != mine[name]:
                 raise ArtefactError(
-                    f"the saved source has another {name}",
-                    got=f"{state[name]} saved, {mine[name]} now",
+                    f"the saved source differs in {name}",
+                    got=f"{state[name]} saved, {mine[name]} now (prompts are given as a digest)",
                     why="the prompts still to come would not be the ones left over",
                     fix="resume with the recipe and data of the saved run, or start a new one",
                 )
@@ -160,8 +160,11 @@ def sample(
 
     Raises:
         DataError: no prompts, or two with one id.
+        ConfigError: a count below 1.
     """
     _check_prompts(prompts)
+    _check_count("samples_per_prompt", samples_per_prompt)
+    _check_count("at_once", at_once)
     rollouts: list[Rollout] = []
     stride = max(1, at_once // samples_per_prompt)
     for start in range(0, len(prompts), stride):
@@ -187,6 +190,11 @@ def _sample(
         Rollout(prompt, s.token_ids, s.logprobs, s.ended, decode(s.token_ids), version)
         for (prompt, _), s in zip(asked, samples, strict=True)
     ]
+
+
+def _check_count(name: str, count: int) -> None:
+    if count < 1:
+        raise ConfigError(f"{name} must be at least 1", got=count, why="nothing would be sampled", fix=f"raise {name}")
 
 
 def _check_prompts(prompts: Sequence[Prompt]) -> None:
