@@ -5,7 +5,12 @@ import dataclasses
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaForSequenceClassification,
+)
 
 from assent.errors import ContractError
 from assent.models.folders import scalar_from_causal
@@ -17,7 +22,14 @@ from assent.models.forward import (
     token_logprobs,
     token_outputs,
 )
-from assent.models.prepare import check_head_path, disable_dropout, prepare, read_through_head, read_whole_logits
+from assent.models.prepare import (
+    check_backbone,
+    check_head_path,
+    disable_dropout,
+    prepare,
+    read_through_head,
+    read_whole_logits,
+)
 from assent.types import Sequences
 
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
@@ -183,8 +195,6 @@ def test_dropout_is_off_in_training_mode(tokenizer):
     assert model.config.resid_pdrop == 0.5
     attention = tiny("llama", num_key_value_heads=1, intermediate_size=16, attention_dropout=0.5)
     with pytest.raises(ContractError, match="train mode"):
-        from assent.models.prepare import check_backbone
-
         check_backbone(attention)
     prepare(attention)
 
@@ -265,6 +275,27 @@ def test_two_labels_are_refused(causal_models):
     config.num_labels = 2
     with pytest.raises(ContractError, match=r"\.score"):
         ScalarModel(AutoModelForSequenceClassification.from_config(config))
+
+
+def test_a_score_that_is_more_than_the_head_is_refused(causal_models):
+    class Squashed(LlamaForSequenceClassification):
+        def forward(self, *args, **kwargs):
+            outputs = super().forward(*args, **kwargs)
+            outputs.logits = outputs.logits.tanh()
+            return outputs
+
+    config = copy.deepcopy(causal_models["llama"].model.config)
+    config.num_labels = 1
+    model = Squashed(config)
+    torch.nn.init.normal_(model.score.weight)
+    with pytest.raises(ContractError, match="more than its head"):
+        ScalarModel(model)
+
+
+def test_a_model_that_nobody_prepared_is_prepared_when_first_read():
+    model = tiny("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5).train()
+    got = token_logprobs(model, Sequences.of([[1, 2]], [[3, 4]]), temperature=1.0)
+    torch.testing.assert_close(got[0].double(), alone(model.eval(), [1, 2], [3, 4])[0], **TOLERANCE)
 
 
 # ------------------------------------------------------------------------------------------------ the learner's handle

@@ -7,18 +7,16 @@ scalar models whose golden scores come out otherwise, raise.
 import copy
 import dataclasses
 import difflib
-import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -319,7 +317,6 @@ def scalar_from_causal(causal: CausalModel, *, seed: int) -> ScalarFolder:
     noise = torch.randn(head.shape, generator=torch.Generator().manual_seed(seed)) / math.sqrt(head.shape[1] + 1)
     with torch.no_grad():
         head.copy_(noise)
-    prepare(model)
     return ScalarFolder(ScalarModel(model.to(causal.model.device)), causal.tokenizer)
 
 
@@ -336,7 +333,6 @@ def load_scalar(path: str | Path, *, dtype: torch.dtype = torch.float32, device:
     """
     model = _read(AutoModelForSequenceClassification, path, dtype)
     torch.nn.Module.to(model, device)
-    prepare(model)
     loaded = ScalarFolder(ScalarModel(model), load_tokenizer(path))
     golden = Path(path) / GOLDEN
     if golden.is_file():
@@ -399,17 +395,3 @@ def _check_golden(record: dict[str, Any], loaded: ScalarFolder, path: str | Path
                 why="weights, head, offset or tokenizer are not those that were saved",
                 fix="copy the whole folder again, or save the model again if the change was meant",
             )
-
-
-# ------------------------------------------------------------------------------------------------ identity of weights
-
-
-def fingerprint(named: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
-    """sha256 over names, shapes, dtypes and bytes; the order of the names does not matter, one bit of a value does."""
-    pairs = named.items() if isinstance(named, Mapping) else named
-    whole = hashlib.sha256()
-    for name, tensor in sorted(pairs, key=lambda pair: pair[0]):
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        whole.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
-        whole.update(hashlib.sha256(data).digest())
-    return whole.hexdigest()

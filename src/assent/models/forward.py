@@ -18,9 +18,10 @@ from assent.models.prepare import (
     HeadStates,
     LogitStates,
     backbone_states,
-    check_backbone,
+    check_scores,
     embedding_weight,
     pick,
+    prepare,
     reader_of,
 )
 from assent.types import ActorCriticOutputs, Sequences, TokenOutputs
@@ -122,7 +123,8 @@ class ScalarModel(nn.Module):
                 fix="use a ...ForSequenceClassification model saved with num_labels=1",
             )
         self.model = model
-        check_backbone(model)
+        prepare(model)
+        check_scores(model)
 
     @property
     def _head(self) -> nn.Linear:

@@ -229,6 +229,30 @@ def check_backbone(model: PreTrainedModel) -> None:
         )
 
 
+@torch.no_grad()
+def check_scores(model: PreTrainedModel) -> None:
+    """A classification model's own logit is its `.score` of the last token's hidden state.
+
+    Raises:
+        ContractError: it is something else, such as a pooled or post-processed state.
+    """
+    ids_BL = _probe_ids(model)[:1]
+    if int(ids_BL[0, -1]) == model.config.get_text_config().pad_token_id:
+        ids_BL[0, -1] = (ids_BL[0, -1] + 1) % embedding_weight(model).shape[0]
+    with _training_mode(model, False):
+        logits = model(input_ids=ids_BL, position_ids=positions(ids_BL), use_cache=False).logits[0]
+        head = model.score
+        assert isinstance(head, nn.Linear)
+        ours = head(backbone_states(model, ids_BL))[0, -1]
+    if not _close(ours, logits):
+        raise ContractError(
+            "the model's score is more than its head on the last token",
+            got=f"{logits.tolist()} from {type(model).__name__}, {ours.tolist()} from head and hidden state",
+            why="other servers of the folder would give other scores",
+            fix="use a ...ForSequenceClassification model that scores the last token with one linear layer",
+        )
+
+
 def check_head_path(model: PreTrainedModel) -> ReadStates:
     """Find out whether backbone plus head is the whole model, and remember on the model how to read it.
 
@@ -245,9 +269,12 @@ def check_head_path(model: PreTrainedModel) -> ReadStates:
 
 
 def reader_of(model: PreTrainedModel) -> ReadStates:
-    """The reader that the probe chose; probes a model that nobody has probed."""
+    """The reader that the probe chose; a model that nobody has prepared and probed is prepared and probed now."""
     known: ReadStates | None = getattr(model, "assent_reader", None)
-    return known or check_head_path(model)
+    if known is None:
+        prepare(model)
+        known = check_head_path(model)
+    return known
 
 
 @torch.no_grad()
