@@ -113,15 +113,23 @@ class LocalLearner:
             _, batch = next(self._mixed)
             yield Stream(batch, self.mixture.algorithm, self.mixture.coefficient)
 
+    def gradients(
+        self, batch: Batch, algorithm: OfflineAlgorithm, *, token_budget: int | None = None
+    ) -> dict[str, Tensor]:
+        """The gradient that a step on this batch would take, by name, unclipped; nothing is moved and nothing is kept.
+
+        Args:
+            token_budget: of the micro-batches; the learner's own when None. It must not change the gradient.
+        """
+        self._backward([Stream(batch, algorithm)], token_budget or self.token_budget)
+        found = {n: p.grad for n, p in self.roles.named_parameters() if p.grad is not None}
+        self.roles.zero_grad(set_to_none=True)
+        return found
+
     # ------------------------------------------------------------------------------------------------ one step
 
     def _step(self, streams: Sequence[Stream]) -> dict[str, Mean]:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        metrics: dict[str, Mean] = {}
-        for stream in streams:
-            metrics = add_metrics(metrics, self._accumulate(stream))
-        self.processes.sum_gradients(list(self.roles.parameters()))
+        metrics = self._backward(streams, self.token_budget)
         norms = self._clip(streams)
         factor = self.schedule.factor(self.steps_done, self.total_steps)
         for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
@@ -132,7 +140,16 @@ class LocalLearner:
         metrics = self.processes.sum_metrics(metrics)
         return metrics | norms | {"lr": Mean(self.optimizers[0].param_groups[0]["lr"], 1.0)}
 
-    def _accumulate(self, stream: Stream) -> dict[str, Mean]:
+    def _backward(self, streams: Sequence[Stream], token_budget: int) -> dict[str, Mean]:
+        """Fresh gradients of the sum of the streams, over all processes."""
+        self.roles.zero_grad(set_to_none=True)
+        metrics: dict[str, Mean] = {}
+        for stream in streams:
+            metrics = add_metrics(metrics, self._accumulate(stream, token_budget))
+        self.processes.sum_gradients(list(self.roles.parameters()))
+        return metrics
+
+    def _accumulate(self, stream: Stream, token_budget: int) -> dict[str, Mean]:
         denominator = self.processes.sum_number(stream.batch.denominator)
         if denominator <= 0:
             raise ContractError(
@@ -142,7 +159,7 @@ class LocalLearner:
                 fix="look at the token audit of the first batch: the mask must include response tokens",
             )
         metrics: dict[str, Mean] = {}
-        for rows in micro_batches(stream.batch.costs, self.token_budget):
+        for rows in micro_batches(stream.batch.costs, token_budget):
             part = stream.batch.select(rows)
             loss = stream.algorithm.loss(part, self.forward)
             total = loss.sum()
