@@ -36,6 +36,14 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
+@dataclass(frozen=True, slots=True)
+class External:
+    """Marks a text field that names a file, a folder or a hub data set: `path: Annotated[str, External()]`.
+
+    A path must exist before a run begins, and its contents are part of the artefact's id.
+    """
+
+
 # ------------------------------------------------------------------------------------------------ problems
 
 
@@ -72,6 +80,9 @@ def suggestion(name: str, known: Collection[str]) -> str:
     return f"choose among {', '.join(sorted(known))}" if known else "nothing is known here; delete it"
 
 
+_WHY = "a key that is misread or ignored would train something else than what was written"
+
+
 def refuse(problems: Sequence[Problem], name: str) -> None:
     """Raise one `ConfigError` that lists every problem; return when there is none."""
     if not problems:
@@ -79,16 +90,12 @@ def refuse(problems: Sequence[Problem], name: str) -> None:
     if len(problems) == 1:
         p = problems[0]
         line = f" (line {p.line})" if p.line else ""
-        raise ConfigError(
-            f"{name} is not valid at {dotted(p.where) or 'its top level'}{line}",
-            got=p.what,
-            why="a key that is misread or ignored would train something else than what was written",
-            fix=p.fix,
-        )
+        where = f"{dotted(p.where) or 'its top level'}{line}"
+        raise ConfigError(f"{name} is not valid at {where}", got=p.what, why=_WHY, fix=p.fix)
     raise ConfigError(
         f"{name} has {len(problems)} problems",
         got="".join(f"\n    - {p}" for p in problems),
-        why="a key that is misread or ignored would train something else than what was written",
+        why=_WHY,
         fix="mend them all; each line above says how",
     )
 

@@ -15,7 +15,7 @@ from toy import RECIPE, TABLE, Heard
 
 from assent.errors import ArtefactError, ConfigError
 from assent.pipeline.recipe import Recipe, parse_recipe
-from assent.pipeline.run import read_run, run
+from assent.pipeline.run import plan, read_run, run
 
 FAST = RECIPE.replace("0.01", "0")
 TOY = Path(toy.__file__)
@@ -108,6 +108,34 @@ def test_missing_paths_are_named_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"b: \./none, c: x/y\.jsonl"):
         run(parse_recipe(text, TABLE), TABLE, tmp_path, console=heard)
     assert heard.titles == []
+
+
+def test_marked_and_unmarked_paths_are_part_of_the_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = "stages: {a: {do: count, steps: 1}, b: {do: join, parts: [a], %s}}"
+    for field, name, counts in [
+        ("data", "bare", True),
+        ("data", "d/e.bin", True),
+        ("label", "d/e.bin", True),
+        ("label", "x.jsonl", True),
+        ("label", "bare", False),
+        ("data", "a", True),
+    ]:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        ids = []
+        for content in ("1", "2"):
+            path.write_text(content)
+            ids.append(plan(parse_recipe(base % f"{field}: {name}", TABLE), tmp_path)["b"].identity.id)
+        assert (ids[0] != ids[1]) == counts, (field, name)
+    for text in ("..", "/", "x/" * 400, "~nobody/x"):
+        identity = plan(parse_recipe(base % f"label: '{text}'", TABLE), tmp_path)["b"].identity
+        assert not identity.externals, text
+    missing = parse_recipe(base % "data: none.jsonl", TABLE)
+    with pytest.raises(ConfigError, match=r"b: none\.jsonl"):
+        plan(missing, tmp_path)
+    assert missing.parents["b"] == ("a",)
+    assert parse_recipe(base % "data: a", TABLE).externals["b"] == ("a",), "a data path is never a stage"
 
 
 def test_contents_that_change_under_a_running_stage_are_refused(tmp_path: Path) -> None:

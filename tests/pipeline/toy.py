@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from assent.config import Frozen
+from assent.config import External, Frozen
 from assent.pipeline.artefact import write_text
 from assent.pipeline.recipe import Stage, StageSpec, parse_recipe
 from assent.pipeline.references import Reference
@@ -36,6 +36,7 @@ class JoinSpec(StageSpec):
     judges: dict[str, Judge] = Field(default_factory=dict)
     either: Judge | Annotated[str, Reference()] | None = None
     label: str = "x"
+    data: Annotated[str, External()] = ""
 
 
 def count(spec: CountSpec, context: StageContext) -> Mapping[str, float]:

@@ -35,6 +35,7 @@ from assent.config import (
     suggestion,
     validate,
 )
+from assent.pipeline.references import externals as externals_of
 from assent.pipeline.references import references, split_references
 
 if TYPE_CHECKING:
@@ -157,7 +158,8 @@ def _build(tree: Tree, table: Mapping[str, Stage], overrides: Sequence[str], ste
             continue
         names = list(tree.data["stages"])
         found = references(spec)
-        parents[name], externals[name], wrong = split_references(found, names[:i], names, ("stages", name))
+        parents[name], named, wrong = split_references(found, names[:i], names, ("stages", name))
+        externals[name] = tuple(dict.fromkeys([*named, *externals_of(spec)]))
         problems += [Problem(p.where, p.what, p.fix, tree.line(p.where)) for p in wrong]
         stages[name] = spec
     refuse(_once(problems), tree.name)

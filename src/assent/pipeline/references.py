@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from assent.config import Location, Problem, fields_of
+from assent.config import External, Location, Problem, fields_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,18 @@ class Reference:
 
 
 def references(spec: BaseModel) -> list[tuple[Location, str]]:
-    """Where `spec` refers to something, and to what, in the order of its fields."""
-    return [
-        (where, value) for where, value, marker in _marked(spec, type(spec)) if isinstance(marker, Reference) and value
-    ]
+    """Where `spec` refers to a stage or something external, and to what, in the order of its fields."""
+    return _named(spec, Reference)
+
+
+def externals(spec: BaseModel) -> list[str]:
+    """What `spec` names by fields that are always external."""
+    return [value for _, value in _named(spec, External)]
+
+
+def _named(spec: BaseModel, marker: type) -> list[tuple[Location, str]]:
+    found = _marked(spec, type(spec))
+    return [(where, value) for where, value, m in found if isinstance(m, marker) and isinstance(value, str) and value]
 
 
 def split_references(

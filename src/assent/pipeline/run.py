@@ -129,7 +129,7 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Planned]:
             parents={parent: planned[parent].identity.id for parent in recipe.parents[name]},
             code_version=code_version(),
             seed=recipe.seed_of(name),
-            externals={x: _external(x, known) for x in (*recipe.externals[name], *_user_code(config))},
+            externals={x: _external(x, known) for x in (*recipe.externals[name], *_unmarked(config))},
         )
         planned[name] = Planned(name, identity)
     if known:
@@ -138,19 +138,34 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Planned]:
 
 
 def _is_missing(name: str) -> bool:
-    return looks_like_path(name) and not Path(name).expanduser().exists()
+    return looks_like_path(name) and not _exists(name)
+
+
+def _exists(name: str) -> bool:
+    """Whether a text is a path to something; texts too long to be one, or of an unknown user's home, are not."""
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, RuntimeError):
+        return False
 
 
 _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def _user_code(config: Any) -> list[str]:
-    """The `package.module:Name` paths anywhere in a config whose module is a file outside this package."""
+def _unmarked(config: Any) -> list[str]:
+    """External things anywhere in a config that no field declares: existing paths, and a user's own classes.
+
+    A class is named as `package.module:Name` of a module outside this package; a path has a `/` or an ending, since a
+    bare word that happens to be a folder here is more likely just a word.
+    """
     if isinstance(config, dict):
-        return [path for value in config.values() for path in _user_code(value)]
+        return [name for value in config.values() for name in _unmarked(value)]
     if isinstance(config, list):
-        return [path for value in config for path in _user_code(value)]
-    return [config] if isinstance(config, str) and _source_of(config) else []
+        return [name for value in config for name in _unmarked(value)]
+    if not isinstance(config, str):
+        return []
+    is_path = ("/" in config or looks_like_path(config)) and any(c.isalnum() for c in config) and _exists(config)
+    return [config] if is_path or _source_of(config) else []
 
 
 def _source_of(name: str) -> Path | None:
@@ -168,8 +183,8 @@ def _source_of(name: str) -> Path | None:
 
 def _external(name: str, known: dict[str, str]) -> str:
     """What identifies something outside: the contents of a path or of a user's module; of a hub name only the name."""
-    path = _source_of(name) or Path(name).expanduser()
-    return fingerprint(path, known) if path.exists() else f"name:{name}"
+    path = _source_of(name) or (Path(name).expanduser() if _exists(name) else None)
+    return f"name:{name}" if path is None else fingerprint(path, known)
 
 
 def _chosen(recipe: Recipe, only: Sequence[str] | None, until: str | None) -> list[str]:
