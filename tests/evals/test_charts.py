@@ -32,7 +32,7 @@ def test_charts_are_well_formed_escaped_and_deterministic():
         root = parsed(chart)
         assert root.tag == "svg" and "<script" not in chart and chart == again
         chart.encode("utf-8")
-        words = "".join(root.itertext())
+        words = "".join(root.itertext()) + root.get("aria-label")
         assert "<script>⟨U+0000⟩⟨U+202E⟩⟨U+D800⟩&\"'" in words
         assert "nan" not in chart and "None" not in chart
 

@@ -25,17 +25,17 @@ def test_one_sample_per_prompt_without_ties_is_wilson():
     assert WinRate.of_counts(70, 0, 30).interval == wilson(70, 100)
 
 
-@pytest.mark.parametrize(("samples", "n"), [(1, 80), (4, 50)])
+@pytest.mark.parametrize(("samples", "n"), [(1, 80), (4, 50), (4, 8)])
 def test_interval_covers_the_true_rate(samples, n):
     """Simulation: prompts differ in their win chance, samples share it; 95 % intervals must cover near 95 %."""
     rng = np.random.default_rng(7)
     covered, runs = 0, 250
-    for run in range(runs):
+    for _ in range(runs):
         chance = rng.beta(2, 1.5, n)
         gap = np.where(rng.random((n, samples)) < chance[:, None], 1.0, -1.0)
         gap = np.where(rng.random((n, samples)) < 0.2, 0.0, gap).ravel()
         truth = 0.2 * 0.5 + 0.8 * (2 / 3.5)
-        rate = compare(gap, np.zeros(n * samples), [str(i) for i in np.repeat(np.arange(n), samples)], seed=run)
+        rate = compare(gap, np.zeros(n * samples), [str(i) for i in np.repeat(np.arange(n), samples)])
         covered += truth in rate.interval
     # 3.5 standard errors of a 95 % coin over 250 runs is 4.8 points
     assert 0.902 < covered / runs <= 0.995

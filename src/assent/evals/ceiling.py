@@ -32,10 +32,10 @@ class NoiseCeiling:
         return cls(accuracy, None, None, source)
 
 
-def ceiling_from_votes(pairs: Sequence[JudgedPair], *, level: float = 0.95, seed: int = 0) -> NoiseCeiling | None:
+def ceiling_from_votes(pairs: Sequence[JudgedPair], *, level: float = 0.95) -> NoiseCeiling | None:
     """Ceiling from pairs that two or more annotators ordered; ties do not vote. None when there are no such pairs.
 
-    * agreement: over all two votes on a pair, then over pairs; the interval is a bootstrap over prompts;
+    * agreement: over all two votes on a pair, then over pairs;
     * at least: each vote predicted by the majority of the others, a draw counting half;
     * at most: the smaller of two upper bounds: the share of the majority among the very votes it was taken from, and
       (1 + sqrt(2 a - 1)) / 2 with a the agreement. With q the chance that a vote agrees with the best answer to its
@@ -53,7 +53,7 @@ def ceiling_from_votes(pairs: Sequence[JudgedPair], *, level: float = 0.95, seed
     counts = np.array(list(kept.values()), dtype=np.float64)
     total = counts.sum(1)
     alike = (counts * (counts - 1)).sum(1) / (total * (total - 1))
-    agreement = share_estimate(alike, [key[0] for key in kept], level=level, seed=seed)
+    agreement = share_estimate(alike, [key[0] for key in kept], level=level)
     majority = float((counts.max(1) / total).mean())
     spread = math.sqrt(max(0.0, 2 * float(alike.mean()) - 1))
     others = counts - 1

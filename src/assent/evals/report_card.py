@@ -111,7 +111,6 @@ def report_card(
     *,
     ceiling: NoiseCeiling | None = None,
     length_unit: str = "tokens",
-    seed: int = 0,
 ) -> ReportCard:
     """Judge a reward model by held-out pairs.
 
@@ -119,7 +118,6 @@ def report_card(
         pairs: one per vote; several annotators may have voted on the same pair.
         ceiling: what the noise of the votes allows, where it is known; else it is estimated from repeated votes.
         length_unit: what the lengths count.
-        seed: of the bootstrap.
 
     Raises:
         DataError: no pair was ordered.
@@ -132,15 +130,15 @@ def report_card(
             why="accuracy of nothing is undefined",
             fix="hold out more comparisons",
         )
-    accuracy = _accuracy(ordered, seed)
-    matched = _accuracy([p for p in ordered if p.relative_length_gap < LENGTH_MATCHED], seed)
-    by_degree = _slices(ordered, lambda p: p.degree.value, [d.value for d in Degree], seed)
+    accuracy = _accuracy(ordered)
+    matched = _accuracy([p for p in ordered if p.relative_length_gap < LENGTH_MATCHED])
+    by_degree = _slices(ordered, lambda p: p.degree.value, [d.value for d in Degree])
     kinds = sorted({p.kind for p in ordered} - {""})
-    length = _length_bias(ordered, unique_responses(tuple(pairs)), seed)
+    length = _length_bias(ordered, unique_responses(tuple(pairs)))
     ties = _ties(tuple(p for p in pairs if p.tie), ordered)
     reliability = calibration([p.gap for p in ordered], [p.prompt_id for p in ordered])
-    ceiling = ceiling or ceiling_from_votes(pairs, seed=seed)
-    gold = _gold(pairs, seed)
+    ceiling = ceiling or ceiling_from_votes(pairs)
+    gold = _gold(pairs)
     findings = Findings(
         accuracy=accuracy,
         near_ties=next((s.accuracy for s in by_degree if s.name == Degree.NEGLIGIBLY.value), None),
@@ -157,7 +155,7 @@ def report_card(
         accuracy,
         ties,
         by_degree,
-        _slices(ordered, lambda p: p.kind, kinds, seed),
+        _slices(ordered, lambda p: p.kind, kinds),
         matched,
         length,
         reliability,
@@ -168,20 +166,18 @@ def report_card(
     )
 
 
-def _accuracy(pairs: Sequence[JudgedPair], seed: int) -> Estimate:
-    return share_estimate(correct(_gaps(pairs)), [p.prompt_id for p in pairs], seed=seed)
+def _accuracy(pairs: Sequence[JudgedPair]) -> Estimate:
+    return share_estimate(correct(_gaps(pairs)), [p.prompt_id for p in pairs])
 
 
 def _gaps(pairs: Sequence[JudgedPair]) -> Floats:
     return np.array([p.gap for p in pairs], dtype=np.float64)
 
 
-def _slices(
-    pairs: Sequence[JudgedPair], name: Callable[[JudgedPair], str], names: Sequence[str], seed: int
-) -> tuple[Slice, ...]:
+def _slices(pairs: Sequence[JudgedPair], name: Callable[[JudgedPair], str], names: Sequence[str]) -> tuple[Slice, ...]:
     """Accuracy per name, in the order of `names`, without the empty ones."""
     rows = [(n, [p for p in pairs if name(p) == n]) for n in names]
-    return tuple(Slice(n, _accuracy(kept, seed)) for n, kept in rows if kept)
+    return tuple(Slice(n, _accuracy(kept)) for n, kept in rows if kept)
 
 
 def _ties(tied: Sequence[JudgedPair], ordered: Sequence[JudgedPair]) -> Ties:
@@ -190,7 +186,7 @@ def _ties(tied: Sequence[JudgedPair], ordered: Sequence[JudgedPair]) -> Ties:
     return Ties(len(tied), mean_gap, float(np.abs(gaps).mean()), int((gaps == 0).sum()))
 
 
-def _length_bias(ordered: Sequence[JudgedPair], responses: Sequence[ScoredResponse], seed: int) -> LengthBias:
+def _length_bias(ordered: Sequence[JudgedPair], responses: Sequence[ScoredResponse]) -> LengthBias:
     scores, lengths = [r.score for r in responses], [r.length for r in responses]
     unequal = [p for p in ordered if p.length_gap != 0]
     ids = [p.prompt_id for p in unequal]
@@ -199,13 +195,13 @@ def _length_bias(ordered: Sequence[JudgedPair], responses: Sequence[ScoredRespon
         pearson(scores, lengths),
         spearman(scores, lengths),
         cosine(_gaps(ordered), np.array([p.length_gap for p in ordered])),
-        share_estimate(correct(_gaps(unequal) * length_gaps), ids, seed=seed),
-        share_estimate(correct(length_gaps), ids, seed=seed),
+        share_estimate(correct(_gaps(unequal) * length_gaps), ids),
+        share_estimate(correct(length_gaps), ids),
         len(unequal),
     )
 
 
-def _gold(pairs: Sequence[JudgedPair], seed: int) -> GoldAgreement | None:
+def _gold(pairs: Sequence[JudgedPair]) -> GoldAgreement | None:
     """None unless every response has a gold judgement."""
     if any(r.gold is None for p in pairs for r in (p.better, p.worse)):
         return None
@@ -219,8 +215,8 @@ def _gold(pairs: Sequence[JudgedPair], seed: int) -> GoldAgreement | None:
     return GoldAgreement(
         pearson(scores, golds),
         spearman(scores, golds),
-        share_estimate(right, [p.prompt_id for p in distinct], seed=seed),
-        share_estimate(agree, [p.prompt_id for p in voted], seed=seed),
+        share_estimate(right, [p.prompt_id for p in distinct]),
+        share_estimate(agree, [p.prompt_id for p in voted]),
     )
 
 

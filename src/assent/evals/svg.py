@@ -89,8 +89,8 @@ def hover(words: str) -> str:
 
 def picture(width: float, height: float, parts: Sequence[str], *, description: str) -> str:
     """A whole chart, as wide as the page lets it be."""
-    inner = hover(description) + "".join(parts)
-    return element("svg", inner, class_="chart", viewBox=f"0 0 {_plain(width)} {_plain(height)}", role="img")
+    box = f"0 0 {_plain(width)} {_plain(height)}"
+    return element("svg", "".join(parts), class_="chart", viewBox=box, role="img", aria_label=description)
 
 
 def standalone(chart: str) -> str:

@@ -137,16 +137,14 @@ def compare(
     *,
     tie_width: float = 0.0,
     level: float = LEVEL,
-    seed: int = 0,
 ) -> WinRate:
     """Row by row, whose response one judge scored higher.
 
     Args:
         policy_scores: [n], the judge's score of the policy's response.
         baseline_scores: [n], of the baseline's response to the same prompt.
-        prompt_ids: [n]; rows of one prompt are drawn together by the bootstrap.
+        prompt_ids: [n]; rows of one prompt share its luck and count together in the interval.
         tie_width: scores this close are a tie, in score units.
-        seed: of the bootstrap.
 
     Raises:
         DataError: lengths differ, nothing is given, or a score is not finite.
@@ -154,7 +152,7 @@ def compare(
     policy, baseline = np.asarray(policy_scores, dtype=np.float64), np.asarray(baseline_scores, dtype=np.float64)
     check_rows(policy_scores=policy, baseline_scores=baseline, prompt_ids=prompt_ids)
     result = outcomes(policy, baseline, tie_width=tie_width)
-    estimate = share_estimate(result, prompt_ids, level=level, seed=seed)
+    estimate = share_estimate(result, prompt_ids, level=level)
     assert estimate.interval is not None  # rows were counted above
     win, loss = int((result == 1.0).sum()), int((result == 0.0).sum())
     return WinRate(win, len(result) - win - loss, loss, estimate.interval, estimate.clusters)
@@ -168,7 +166,6 @@ def compare_kinds(
     *,
     tie_width: float = 0.0,
     level: float = LEVEL,
-    seed: int = 0,
 ) -> tuple[KindRow, ...]:
     """`compare` for each kind of prompt, in alphabetical order.
 
@@ -188,7 +185,6 @@ def compare_kinds(
             [prompt_ids[i] for i in kept],
             tie_width=tie_width,
             level=level,
-            seed=seed,
         )
         rows.append(KindRow(kind, float(policy[kept].mean()), float(baseline[kept].mean()), rate))
     return tuple(rows)
