@@ -4,10 +4,12 @@ import dataclasses
 import math
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from assent.config import (
     Frozen,
@@ -53,6 +55,16 @@ class How(StrEnum):
     FAST = "fast"
 
 
+class ByA(Frozen):
+    name: Literal["a"]
+    lr: float
+
+
+class ByB(Frozen):
+    name: Literal["b"]
+    lrs: float
+
+
 class Spec(Frozen):
     rate: float = 1e-5
     whiten: bool = True
@@ -62,6 +74,7 @@ class Spec(Frozen):
     named: str | Grpo | None = None
     where: Path | None = None
     lengths: tuple[int, ...] = (1,)
+    told: Annotated[ByA | ByB, Field(discriminator="name")] | None = None
     by_name: dict[str, Clip] = {}  # noqa: RUF012
 
 
@@ -87,6 +100,7 @@ def read(text: str) -> Spec:
         ("algorithm:\n  clips:\n    - {lwo: 1}", "algorithm.clips.0.lwo (line 3)", "'low'"),
         ("either: {epoch: 3}", "either.epoch", "'epochs'"),
         ("either: {group: 3, groop: 2}", "either.groop", "'group'"),
+        ("told: {name: a, lrr: 1}", "told.lrr", "'lr'"),
         ("named: {grup: 3}", "named.grup", "'group'"),
         ("by_name: {x: {lowe: 1}}", "by_name.x.lowe", "'low'"),
     ],
@@ -96,6 +110,13 @@ def test_an_unknown_key_at_any_depth_is_refused_with_the_nearest_name(text: str,
     assert len(found) == 1
     assert found[0].startswith(where)
     assert f"did you mean {near}?" in found[0]
+
+
+def test_a_slip_in_a_needed_key_is_one_problem() -> None:
+    assert len(problems_of("told: {name: a, lrr: 1}")) == 1
+    assert len(problems_of("told: {name: a}")) == 1
+    assert len(problems_of("told: {name: a, zzz: 1}")) == 2
+    assert "choose among lr, name" in problems_of("told: {name: a, lr: 1, zzz: 1}")[0]
 
 
 def test_a_name_like_nothing_gets_the_list() -> None:

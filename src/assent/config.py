@@ -62,7 +62,7 @@ class Problem:
 
 
 def dotted(where: Location) -> str:
-    return ".".join(str(part) for part in where)
+    return ".".join(map(str, where))
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
@@ -229,7 +229,7 @@ def dump_yaml(data: Any) -> str:
 
 
 def plain(model: Any) -> Any:
-    """A model or dataclass as plain data: mappings, lists, text, numbers, bools, None."""
+    """A model or dataclass as plain data."""
     return TypeAdapter(type(model)).dump_python(model, mode="json")
 
 
@@ -242,11 +242,7 @@ def dump(model: BaseModel) -> str:
 
 
 def split_assignment(text: str) -> tuple[str, Any]:
-    """`key=value` to the key and the value read as YAML.
-
-    Raises:
-        ConfigError: there is no `=`, or the value is not YAML.
-    """
+    """`key=value` to the key and the value read as YAML. Raises `ConfigError` without `=`, or if it is not YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(
@@ -309,8 +305,7 @@ _PARAMETER = re.compile(r"\$\{([^}]*)\}")
 def substitute(tree: Tree, branch: str, parameters: Mapping[str, Any]) -> tuple[Tree, list[Problem]]:
     """Replace `${name}` in the text below the key `branch`; text that is nothing but `${name}` takes the value's type.
 
-    Returns:
-        the new tree, and a problem for each parameter that is unknown, used but unset, or never used.
+    Returns the new tree, and a problem for each parameter that is unknown, used but unset, or never used.
     """
     problems: list[Problem] = []
     used: set[str] = set()
@@ -351,16 +346,14 @@ def _fill(node: Any, where: Location, value_of: Callable[[str, Location], Any]) 
 
 
 def validate(model: type[T], data: Any, tree: Tree, where: Location = ()) -> tuple[T | None, list[Problem]]:
-    """Read `data`, found at `where` in `tree`, as `model`.
-
-    Returns:
-        the value and no problem, or None and every problem.
-    """
+    """Read `data`, found at `where` in `tree`, as `model`: the value and no problem, or None and every problem."""
     try:
         return TypeAdapter(model).validate_json(json.dumps(data), strict=True), []
     except ValidationError as error:
         found = [_Found(e["loc"], e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors(include_url=False)]
-        return None, [_problem(f, model, tree, where) for f in _pick_arms(found, data)]
+        problems = [_problem(f, model, tree, where) for f in _pick_arms(found, data)]
+        misspelt = {(*p.where[:-1], p.fix) for p in problems}
+        return None, [p for p in problems if (*p.where[:-1], f"did you mean {p.where[-1]!r}?") not in misspelt]
 
 
 @dataclass(frozen=True)
@@ -431,8 +424,13 @@ def _keys(model: Any, loc: Location) -> list[str]:
     here = list(_concrete(model))
     for part in loc:
         deeper = [t for kind in here for t in _step(kind, part)]
-        here = deeper or [kind for kind in here if getattr(kind, "__name__", None) == part] or here
+        here = deeper or [kind for kind in here if _is_arm(kind, part)] or here
     return sorted({name for kind in here for name in fields_of(kind)})
+
+
+def _is_arm(kind: Any, name: str | int) -> bool:
+    """Whether a union's arm goes by this name: its type's, or a value of the field that tells the arms apart."""
+    return getattr(kind, "__name__", None) == name or any(name in typing.get_args(t) for t in fields_of(kind).values())
 
 
 def _concrete(kind: Any) -> Iterator[Any]:
