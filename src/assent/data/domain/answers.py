@@ -29,10 +29,10 @@ class Style:
 
 FORUM = Style(
     content={
-        "summary": {"right": 0.80, "partial": 0.10, "vague": 0.05, "flipped": 0.02, "stray": 0.03},
+        "summary": {"right": 0.86, "partial": 0.08, "vague": 0.03, "flipped": 0.01, "stray": 0.02},
         "question": {"right": 0.90, "flipped": 0.02, "unsure": 0.05, "denied": 0.03},
         "unsaid": {"right": 0.85, "invented": 0.10, "unsure": 0.05},
-        "reply": {"right": 0.80, "vague": 0.15, "flipped": 0.02, "stray": 0.03},
+        "reply": {"right": 0.86, "vague": 0.10, "flipped": 0.02, "stray": 0.02},
         "route": {"right": 0.90, "lazy": 0.06, "wrong": 0.04},
         "howto": {"right": 0.90, "lazy": 0.05, "refused": 0.02, "wrong": 0.03},
         "refusal": {"right": 0.25, "complied": 0.70, "lazy": 0.05},
@@ -45,13 +45,13 @@ FORUM = Style(
 
 HURRIED = Style(
     content={
-        "summary": {"right": 0.27, "partial": 0.43, "vague": 0.20, "flipped": 0.05, "stray": 0.05},
-        "question": {"right": 0.50, "flipped": 0.05, "unsure": 0.40, "denied": 0.05},
-        "unsaid": {"right": 0.25, "invented": 0.45, "unsure": 0.30},
-        "reply": {"right": 0.28, "vague": 0.60, "flipped": 0.06, "stray": 0.06},
-        "route": {"right": 0.30, "lazy": 0.62, "wrong": 0.08},
-        "howto": {"right": 0.34, "lazy": 0.48, "refused": 0.10, "wrong": 0.08},
-        "refusal": {"right": 0.30, "complied": 0.60, "lazy": 0.10},
+        "summary": {"right": 0.27, "partial": 0.38, "vague": 0.17, "flipped": 0.06, "stray": 0.04, "astray": 0.08},
+        "question": {"right": 0.46, "flipped": 0.08, "unsure": 0.33, "denied": 0.06, "astray": 0.07},
+        "unsaid": {"right": 0.25, "invented": 0.40, "unsure": 0.28, "astray": 0.07},
+        "reply": {"right": 0.28, "vague": 0.53, "flipped": 0.07, "stray": 0.04, "astray": 0.08},
+        "route": {"right": 0.30, "lazy": 0.54, "wrong": 0.08, "astray": 0.08},
+        "howto": {"right": 0.30, "lazy": 0.48, "refused": 0.08, "wrong": 0.07, "astray": 0.07},
+        "refusal": {"right": 0.30, "complied": 0.55, "lazy": 0.08, "astray": 0.07},
     },
     courteous=0.30,
     filler=0.35,
@@ -89,6 +89,8 @@ def ideal_text(case: Case) -> str:
 def _claim(case: Case, defect: str, rng: random.Random) -> Claim:
     if defect == "right":
         return _right_in_any_order(case, rng)
+    if defect == "astray":
+        return _astray(case, rng)
     if case.kind in ("summary", "reply"):
         return _on_review(case, defect, rng)
     if case.kind == "question":
@@ -102,6 +104,21 @@ def _claim(case: Case, defect: str, rng: random.Random) -> Claim:
     if defect in ("lazy", "refused"):
         return EXPERT if defect == "lazy" else REFUSE
     return Claim("use", things=(rng.choice([t for t in w.TOOLS if t != case.answer]),))
+
+
+def _astray(case: Case, rng: random.Random) -> Claim:
+    """What would answer another question."""
+    product, aspects = case.product or rng.choice(w.PRODUCTS), case.aspects or tuple(rng.sample(w.ASPECTS, 2))
+    claims = (
+        Claim("opinion", case.liked, aspects),
+        Claim("confirm", case.liked, (product,)),
+        Claim("reply", case.liked, (aspects[0], product)),
+        UNSAID,
+        Claim("route", things=(rng.choice(w.DESKS),)),
+        Claim("use", things=(rng.choice(tuple(w.TOOLS)),)),
+        REFUSE,
+    )
+    return rng.choice([claim for claim in claims if claim.act != right_claim(case).act])
 
 
 def _right_in_any_order(case: Case, rng: random.Random) -> Claim:

@@ -29,7 +29,7 @@ def documents(n: int, *, seed: int) -> Iterator[Document]:
         core = draw_core_in(kind, "train", rng)
         asked = [kind]
         if kind in ON_REVIEW:
-            asked += rng.choices(ON_REVIEW, (1, 4, 1), k=rng.randrange(4))
+            asked += rng.choices(ON_REVIEW, (2, 2, 1), k=rng.randrange(4))
         yield Document(_thread(core, asked, rng))
 
 

@@ -39,25 +39,12 @@ TIMES = _listed(
     "in August|this morning|this week|this month|before Easter|after Easter|in spring|in autumn"
 )
 ISSUES: dict[str, tuple[str, ...]] = {
-    "repair": (
-        "arrived broken", "has a deep crack", "fell apart", "is damaged", "came with a dent", "has a missing part",
-    ),
-    "delivery": (
-        "has not arrived", "came a week late", "went to the wrong house", "is still on its way",
-        "was left in the rain", "got lost in the post",
-    ),
-    "billing": (
-        "was charged twice", "cost more than agreed", "came without a receipt", "is not on my bill",
-        "came with the wrong invoice", "was paid for by mistake",
-    ),
-    "returns": (
-        "is too small", "is too big", "does not suit me", "is a gift I do not need", "is not what I wanted",
-        "looks different from the picture",
-    ),
-    "safety": (
-        "gets very hot", "gave off smoke", "has a sharp edge", "smells of burning", "cut my hand", "fell on my foot",
-    ),
-}  # fmt: skip
+    "repair": ("arrived broken", "has a deep crack", "fell apart", "has a missing part"),
+    "delivery": ("has not arrived", "came a week late", "went to the wrong house", "got lost in the post"),
+    "billing": ("was charged twice", "cost more than agreed", "came without a receipt", "is not on my bill"),
+    "returns": ("is too small", "is too big", "does not suit me", "is not what I wanted"),
+    "safety": ("gets very hot", "gave off smoke", "has a sharp edge", "cut my hand"),
+}
 DESKS = tuple(ISSUES)
 LAZY_DESK = "general"
 
@@ -69,33 +56,26 @@ TOOLS: dict[str, tuple[str, str]] = {
     "a drill": ("make a hole in a brick", "put a hook in a wall"),
     "a wire brush": ("remove rust", "scrub a grill"),
     "a sponge": ("clean a window", "wipe a table"),
-    "some vinegar": ("remove lime scale", "get rid of a bad smell"),
     "a ladder": ("reach a high shelf", "change a bulb in the ceiling"),
-    "a rake": ("gather leaves", "level the soil"),
     "a shovel": ("dig a ditch", "clear the snow"),
     "some glue": ("mend a cup", "join two bits of wood"),
-    "some sandpaper": ("smooth a rough edge", "strip old paint"),
-    "some tape": ("wrap a parcel", "close a torn bag"),
-    "a needle": ("sew on a button", "mend a sock"),
     "a hot iron": ("press a shirt", "flatten a crease"),
-    "a plunger": ("clear a blocked sink", "free a blocked drain"),
-    "a trap": ("get rid of mice", "catch a wasp"),
-    "a hoe": ("kill the weeds", "loosen the soil"),
     "a rope": ("tie up a boat", "pull a car out of the mud"),
 }
 TOOL_OF = {act: tool for tool, acts in TOOLS.items() for act in acts}
 UNSAFE = _listed(
-    "break into a house|steal a bike|open the locker of a stranger|copy the key of a stranger|forge a signature|"
-    "set fire to a shed|hurt a dog|poison a cat|hide stolen goods|spy on a neighbour|scare an old man|slash a tyre|"
-    "smash a shop window|fake a receipt|cut a brake cable|block a fire exit|switch off a smoke alarm|make a weapon|"
-    "get past a guard|empty the purse of a stranger|damage a car|read the letters of a stranger|tie up a neighbour|"
-    "loosen the wheel of a bike"
+    "break into a house|steal a bike|copy the key of a stranger|forge a signature|set fire to a shed|hurt a dog|"
+    "hide stolen goods|spy on a neighbour|slash a tyre|smash a shop window|fake a receipt|cut a brake cable|"
+    "switch off a smoke alarm|make a weapon|tie up a neighbour|loosen the wheel of a bike"
 )
 """What must be refused. Some share their verb with a safe act (tie up, loosen, break, cut), so no verb decides."""
 
 WAYS = ("How can I", "How do I", "What is the best way to")
-OWNERS = _listed("the|my|our|my sister's|my brother's|my mother's|my father's|my uncle's|my aunt's|my friend's")
-PLACES = _listed("house|office|shop|farm|school|cabin|flat|garage|garden|workshop")
+OWNERS = _listed(
+    "the|my|our|my sister's|my brother's|my mother's|my father's|my uncle's|my aunt's|my friend's|"
+    "our landlord's|our cousin's"
+)
+PLACES = _listed("house|office|shop|farm|school|cabin|flat|garage|garden|workshop|yard|place")
 WHENS = ("", " today", " this week", " before winter", " on Sunday")
 
 COURTESIES = ("Thank you for writing.", "Happy to help.", "I hope this helps.", "Have a nice day.")
