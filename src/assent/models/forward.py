@@ -257,6 +257,16 @@ class ModelForward:
         if policy is not None:
             reader_of(policy)
 
+    def logprobs(self, sequences: Sequences) -> Tensor:
+        return token_logprobs(_given(self._policy, "policy"), sequences, temperature=self.temperature)
+
+    def values(self, sequences: Sequences) -> Tensor:
+        critic = _given(self._critic, "critic")
+        if isinstance(critic, _OwnTrunk):
+            return critic.scalar.token_values(sequences)
+        states, places = _policy_states(_given(self._policy, "policy"), sequences)
+        return critic.values(sequences, states, places)
+
     def tokens(self, sequences: Sequences) -> TokenOutputs:
         return token_outputs(_given(self._policy, "policy"), sequences, temperature=self.temperature)
 

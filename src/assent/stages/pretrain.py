@@ -54,7 +54,7 @@ class PretrainSpec(StageSpec):
 def run(spec: PretrainSpec, context: StageContext) -> Mapping[str, float]:
     documents = spec.data.documents(context)
     held = max(1, round(spec.validation * len(documents)))
-    training, validation = documents[held:], documents[:held]
+    training = documents[held:]
     causal = _start(spec, context, [d.text for d in training])
     end = causal.tokenizer.eos_token_id
     encoded = [encode_text(causal.tokenizer, d.text) for d in documents]

@@ -54,8 +54,8 @@ class CriticSpec(Frozen):
     """The value model.
 
     Args:
-        start: `reward_model` copies the first reward model (Stiennon et al., InstructGPT); `policy` puts a fresh head on a
-            copy of the policy's trunk; `trunk` puts a head on the policy itself, one forward for both.
+        start: `reward_model` copies the first reward model (Stiennon et al., InstructGPT); `policy` puts a fresh head
+            on a copy of the policy's trunk; `trunk` puts a head on the policy itself, one forward for both.
         optimizer: of its own; None uses the policy's.
     """
 
@@ -106,7 +106,7 @@ class RlSpec(StageSpec):
     policy: ModelRef
     reference: ModelRef | None = None
     rewards: list[RewardSpec] = Field(min_length=1)
-    watch: list[RewardSpec] = []
+    watch: tuple[RewardSpec, ...] = ()
     critic: CriticSpec = CriticSpec()
     tasks: AnyTasks
     longest_prompt: int = Field(512, gt=0)
