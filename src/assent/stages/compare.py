@@ -17,13 +17,13 @@ from assent.loops.select import select
 from assent.models.tokenizer import stop_ids
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
-from assent.protocols import State
+from assent.protocols import State, Stateful
 from assent.records import Comparison, to_json
 from assent.rollout.native import NativeEngine
 from assent.rollout.source import PromptSource
 from assent.stages.generation import decoder
 from assent.stages.parts import Generation, ModelRef, load_policy, prompt_of
-from assent.stages.sources import AnyTasks
+from assent.stages.sources import AnyTasks, take
 from assent.train.checkpoint import StateFile
 from assent.types import Rollout, ScoreEvents
 
@@ -128,7 +128,7 @@ class PanelAsks:
 
 def run(spec: CompareSpec, context: StageContext) -> Mapping[str, float]:
     causal = load_policy(context, spec.policy)
-    prompts = [prompt_of(causal, t) for t in spec.tasks.tasks(context)]
+    prompts = [prompt_of(causal, t) for t in take(spec.tasks, context)]
     per_step = min(PROMPTS_PER_STEP, len(prompts))
     source = PromptSource(
         prompts,
@@ -141,7 +141,7 @@ def run(spec: CompareSpec, context: StageContext) -> Mapping[str, float]:
         decode=decoder(causal),
     )
     lines = Lines(context.out / "comparisons.jsonl", PanelAsks(spec.annotators, spec.samples, context.seed))
-    parts = {"source": source, "lines": lines}
+    parts: dict[str, Stateful] = {"source": source, "lines": lines}
     select(source, [], lines, context.tracker, StateFile(context.state, parts, every_seconds=spec.checkpoint_seconds))
     left = len(prompts) % per_step
     if left:

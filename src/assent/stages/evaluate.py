@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from assent.records import Task
 from assent.stages.generation import sample_responses
 from assent.stages.parts import Generation, ModelRef, load_policy
 from assent.stages.scorers import GoldRef, RewardSpec, build_scorer
-from assent.stages.sources import AnyTasks
+from assent.stages.sources import AnyTasks, take
 from assent.types import Rollout, Sequences
 
 BEST_OF = (1, 2, 4, 8, 16)
@@ -67,7 +69,7 @@ class Answers:
 
 def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     policy, baseline = load_policy(context, spec.policy), load_policy(context, spec.baseline)
-    tasks = spec.tasks.tasks(context)
+    tasks = take(spec.tasks, context, held_out=True)
     judge = build_scorer(spec.judge, context, policy)
     proxy = build_scorer(spec.proxy, context, policy) if spec.proxy is not None else judge
     total = 6 if spec.best_of else 5
@@ -97,7 +99,7 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
         "baseline sampled": base_sampled,
         "baseline greedy": base_greedy,
     }
-    results = {
+    results: dict[str, Any] = {
         "verdicts": {name: to_json(verdict(rates[name], said)) for name in ("sampled", "greedy")},
         "win_rates": {name: to_json(rate) | {"rate": rate.rate} for name, rate in rates.items()},
         "by_kind": {name: to_json(rows) for name, rows in by_kind.items()},
@@ -146,10 +148,14 @@ def sequence_kl(policy: CausalModel, reference: CausalModel, rollouts: Sequence[
     """KL(policy || reference) in nats per sequence, from the policy's own samples (k1, unbiased)."""
     sequences = Sequences.of_rollouts(rollouts)
     gaps = [
-        in_blocks(lambda s, m=m: (ModelForward(policy=m.model, temperature=temperature).logprobs(s),), sequences)[0]
+        in_blocks(partial(_logprobs, ModelForward(policy=m.model, temperature=temperature)), sequences)[0]
         for m in (policy, reference)
     ]
     return float((gaps[0] - gaps[1]).sum(1).double().mean())
+
+
+def _logprobs(forward: ModelForward, sequences: Sequences) -> tuple[torch.Tensor]:
+    return (forward.logprobs(sequences),)
 
 
 def _best_of(
@@ -165,11 +171,13 @@ def _best_of(
     gold = torch.tensor(totals(judge, rollouts)).view(len(tasks), spec.best_of)
     chosen_by = torch.tensor(totals(proxy, rollouts)).view(len(tasks), spec.best_of)
     context.tracker.progress(6, 6)
-    rows = []
+    rows: list[dict[str, float]] = []
     for n in (n for n in BEST_OF if n <= spec.best_of):
         judged = [float(best_of_n_expected(g, p, n)) for g, p in zip(gold, chosen_by, strict=True)]
         scored = [float(best_of_n_expected(p, p, n)) for p in chosen_by]
-        rows.append({"n": n, "kl": float(best_of_n_kl(n)), "judge": np.mean(judged), "proxy": np.mean(scored)})
+        rows.append(
+            {"n": n, "kl": float(best_of_n_kl(n)), "judge": float(np.mean(judged)), "proxy": float(np.mean(scored))}
+        )
     return rows
 
 
@@ -183,7 +191,7 @@ def _write_samples(context: StageContext, *answers: Answers) -> None:
             file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
 
 
-def _figures(results: Mapping) -> dict[str, float]:
+def _figures(results: Mapping[str, Any]) -> dict[str, float]:
     figures = {"kl": results["kl"]}
     for name in ("sampled", "greedy"):
         rate = results["win_rates"][name]

@@ -13,7 +13,7 @@ from assent.types import Rollout
 
 def decoder(causal: CausalModel) -> Callable[[Sequence[int]], str]:
     """Token ids to text without special tokens."""
-    return lambda ids: causal.tokenizer.decode(list(ids), skip_special_tokens=True)
+    return lambda ids: str(causal.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def sample_responses(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 from pydantic import Field
@@ -27,6 +27,8 @@ ModelRef = Annotated[str, Reference()]
 """An earlier stage that made a model, a Hugging Face folder, or a hub name."""
 
 AnyOptimizer = Annotated[AdamW | Muon, Field(discriminator="name")]
+
+M = TypeVar("M", bound=nn.Module)
 
 MODEL = "model"
 """Folder of the model within the artefact of a stage that makes one."""
@@ -80,9 +82,10 @@ def load_policy(context: StageContext, reference: str) -> CausalModel:
     return load_causal(model_folder(context, reference))
 
 
-def frozen(module: nn.Module) -> nn.Module:
+def frozen(module: M) -> M:
     """The module with gradients off, for reference and reward models."""
-    return module.requires_grad_(False)
+    module.requires_grad_(False)
+    return module
 
 
 def build_learner(

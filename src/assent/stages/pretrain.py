@@ -14,8 +14,9 @@ from assent.models.forward import ModelForward
 from assent.models.tokenizer import encode_text, train_bpe
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
+from assent.protocols import Stateful
 from assent.stages.parts import MODEL, ModelRef, Optimization, build_learner, evaluate_loss, load_policy
-from assent.stages.sources import AnyDocuments
+from assent.stages.sources import AnyDocuments, take
 from assent.train.checkpoint import StateFile
 
 
@@ -52,7 +53,7 @@ class PretrainSpec(StageSpec):
 
 
 def run(spec: PretrainSpec, context: StageContext) -> Mapping[str, float]:
-    documents = spec.data.documents(context)
+    documents = take(spec.data, context)
     held = max(1, round(spec.validation * len(documents)))
     training = documents[held:]
     causal = _start(spec, context, [d.text for d in training])
@@ -71,12 +72,12 @@ def run(spec: PretrainSpec, context: StageContext) -> Mapping[str, float]:
     context.say(batches.report)
     forward = ModelForward(policy=causal.model)
     learner = build_learner(context, spec.optimization, forward, {"policy": causal.model}, total_steps=len(batches))
-    parts = {"learner": learner, "batches": batches, "tracker": context.tracker}
+    parts: dict[str, Stateful] = {"learner": learner, "batches": batches, "tracker": context.tracker}
     checkpoint = StateFile(context.state, parts, every_seconds=spec.optimization.checkpoint_seconds)
     offline(batches, SFT(), learner, context.tracker, checkpoint)
     probe = PackedBatches(encoded[:held], end_id=end, length=spec.length, batch_size=32, epochs=1, seed=0)
     loss = evaluate_loss((b for _, b in probe), SFT(), forward)["loss/tokens"].value
-    save_causal(causal, context.out / MODEL)
+    save_causal(context.out / MODEL, causal)
     return {"validation_loss": loss, "documents": len(training), "tokens": batches.tokens * spec.epochs}
 
 

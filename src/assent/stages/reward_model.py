@@ -21,10 +21,11 @@ from assent.models.forward import ModelForward, in_blocks
 from assent.models.tokenizer import encode_prompt, encode_response
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
+from assent.protocols import Stateful
 from assent.records import Comparison, Degree, PromptText
 from assent.stages.parts import MODEL, ModelRef, Optimization, build_learner, load_policy
 from assent.stages.scorers import GoldRef
-from assent.stages.sources import AnyComparisons
+from assent.stages.sources import AnyComparisons, take
 from assent.train.checkpoint import StateFile
 from assent.types import Sequences
 
@@ -68,7 +69,7 @@ Encoded = tuple[list[int], list[list[int]]]
 def run(spec: RewardModelSpec, context: StageContext) -> Mapping[str, float]:
     causal = load_policy(context, spec.model)
     folder = scalar_from_causal(causal, seed=context.seed)
-    comparisons = [c for source in spec.data for c in source.comparisons(context)]
+    comparisons = [c for source in spec.data for c in take(source, context)]
     training, held = split_by_prompt(comparisons, spec.held_out)
     encode = encoder(folder)
     margins = MARGINS[spec.margin]
@@ -86,7 +87,7 @@ def run(spec: RewardModelSpec, context: StageContext) -> Mapping[str, float]:
     learner = build_learner(
         context, spec.optimization, forward, {"reward_model": folder.scalar}, total_steps=len(batches)
     )
-    parts = {"learner": learner, "batches": batches, "tracker": context.tracker}
+    parts: dict[str, Stateful] = {"learner": learner, "batches": batches, "tracker": context.tracker}
     checkpoint = StateFile(context.state, parts, every_seconds=spec.optimization.checkpoint_seconds)
     offline(batches, spec.algorithm, learner, context.tracker, checkpoint)
     mean, deviation = _normalise(folder, training, encode)
@@ -101,7 +102,7 @@ def run(spec: RewardModelSpec, context: StageContext) -> Mapping[str, float]:
         "accuracy": accuracy.value if accuracy.value is not None else float("nan"),
         "accuracy_low": accuracy.interval.low if accuracy.interval else float("nan"),
         "accuracy_high": accuracy.interval.high if accuracy.interval else float("nan"),
-        "held_out_pairs": float(accuracy.n),
+        "held_out_pairs": float(accuracy.items),
         "training_prompts": float(len({prompt_key(c.prompt) for c in training})),
         "score_mean_before": mean,
         "score_std_before": deviation,

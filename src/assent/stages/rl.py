@@ -19,7 +19,7 @@ from assent.models.forward import ModelForward, ScalarModel, ValueHead
 from assent.models.tokenizer import encode_text, require_same_tokenizer, stop_ids
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
-from assent.protocols import BatchSource, State
+from assent.protocols import BatchSource, Forward, State, Stateful
 from assent.rollout.native import NativeEngine
 from assent.rollout.source import PromptSource
 from assent.stages.first_batch import SkipChecks, check_first_batch
@@ -39,12 +39,12 @@ from assent.stages.parts import (
     within_budget,
 )
 from assent.stages.scorers import RewardModelRef, RewardSpec, build_scorer
-from assent.stages.sources import AnyDemonstrations, AnyDocuments, AnyTasks
+from assent.stages.sources import AnyDemonstrations, AnyDocuments, AnyTasks, take
 from assent.train.checkpoint import StateFile
 from assent.train.guard import KLBudget, KLGuard
 from assent.train.learner import Mixture
 from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping, WeightedScorer
-from assent.types import Rollout, Scored, Sequences
+from assent.types import CriticScored, Loss, Rollout, Sequences, TokenBatch
 
 SAMPLES_KEPT = 8
 """Rollouts of a step that are kept to be read."""
@@ -144,7 +144,7 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
         mixture=mix,
     )
     engine = NativeEngine(policy.model, slots=spec.generation.slots)
-    prompts = [prompt_of(policy, t) for t in spec.tasks.tasks(context)]
+    prompts = [prompt_of(policy, t) for t in take(spec.tasks, context)]
     source = PromptSource(
         within_budget(prompts, spec.longest_prompt, context),
         engine,
@@ -171,10 +171,16 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
     check_first_batch(spec.skip_checks, context, policy, reference, engine, source, scoring, learner, spec.algorithm)
     samples = SampleBook(scoring, context.out / "samples.jsonl")
     guard = KLGuard(spec.budget, policy.model)
-    parts = {"learner": learner, "source": source, "scoring": samples, "guard": guard, "tracker": context.tracker}
+    parts: dict[str, Stateful] = {
+        "learner": learner,
+        "source": source,
+        "scoring": samples,
+        "guard": guard,
+        "tracker": context.tracker,
+    }
     checkpoint = StateFile(context.state, parts, every_seconds=spec.optimization.checkpoint_seconds)
     online(source, samples, spec.algorithm, learner, context.tracker, checkpoint, guard)
-    save_causal(policy, context.out / MODEL)
+    save_causal(context.out / MODEL, policy)
     _save_critic(critic, policy, samples, context)
     return samples.closing_figures() | {"rolled_back": float(guard.rolled_back)}
 
@@ -196,7 +202,7 @@ def _critic(spec: RlSpec, context: StageContext, policy: CausalModel) -> ScalarM
 def _mixture(mix: PretrainingMix, context: StageContext, policy: CausalModel, updates: int) -> Mixture:
     batches: BatchSource
     if mix.documents is not None:
-        encoded = [encode_text(policy.tokenizer, d.text) for d in mix.documents.documents(context)]
+        encoded = [encode_text(policy.tokenizer, d.text) for d in take(mix.documents, context)]
         tokens = sum(len(e) + 1 for e in encoded)
         epochs = 1 + updates * mix.batch_size * mix.length // tokens
         end = policy.tokenizer.eos_token_id
@@ -210,18 +216,18 @@ def _mixture(mix: PretrainingMix, context: StageContext, policy: CausalModel, up
         )
     else:
         assert mix.demonstrations is not None
-        examples = [example_of(policy, d) for d in mix.demonstrations.demonstrations(context)]
+        examples = [example_of(policy, d) for d in take(mix.demonstrations, context)]
         epochs = 1 + updates * mix.batch_size // len(examples)
         batches = TokenBatches(examples, batch_size=mix.batch_size, epochs=epochs + 1, seed=context.seed)
     return Mixture(batches, _Mixed(), mix.coefficient)
 
 
-class _Mixed(SFT):
-    """The same loss under its own metric name, so that it never adds to an SFT's."""
+class _Mixed:
+    """SFT's loss under a metric name of its own."""
 
-    def loss(self, batch, forward):  # type: ignore[no-untyped-def]
-        loss = super().loss(batch, forward)
-        return type(loss)(loss.per_item, loss.mask, {"ptx/loss": loss.metrics["loss/tokens"]})
+    def loss(self, batch: TokenBatch, forward: Forward) -> Loss:
+        loss = SFT().loss(batch, forward)
+        return Loss(loss.per_item, loss.mask, {"ptx/loss": loss.metrics["loss/tokens"]})
 
 
 class SampleBook:
@@ -232,7 +238,7 @@ class SampleBook:
         self.last: dict[str, float] = {}
         path.write_text("", encoding="utf-8")
 
-    def __call__(self, rollouts: Sequence[Rollout]) -> Scored:
+    def __call__(self, rollouts: Sequence[Rollout]) -> CriticScored:
         scored = self.scoring(rollouts)
         stride = max(1, len(scored.rollouts) // SAMPLES_KEPT)
         with self.path.open("a", encoding="utf-8") as file:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
+from transformers import PreTrainedTokenizerBase
 
 from assent.config import Frozen, resolve
 from assent.data import domain
@@ -58,7 +59,7 @@ def build_scorer(spec: RewardSpec, context: StageContext, policy: CausalModel) -
     return RewardModelScorer("reward_model", same_tokens if shared else _own_tokens(loaded.tokenizer), scores)
 
 
-def _own_tokens(tokenizer: object) -> Encode:
+def _own_tokens(tokenizer: PreTrainedTokenizerBase) -> Encode:
     """For a reward model with another tokenizer: the text, under its own template."""
 
     def encode(rollout: Rollout) -> tuple[list[int], list[int]]:

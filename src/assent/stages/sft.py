@@ -17,7 +17,7 @@ from assent.models.folders import CausalModel, save_causal
 from assent.models.forward import ModelForward
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
-from assent.protocols import State
+from assent.protocols import State, Stateful
 from assent.records import Task
 from assent.stages.generation import sample_responses
 from assent.stages.parts import (
@@ -31,7 +31,7 @@ from assent.stages.parts import (
     load_policy,
 )
 from assent.stages.scorers import RewardSpec, build_scorer
-from assent.stages.sources import AnyDemonstrations
+from assent.stages.sources import AnyDemonstrations, take
 from assent.train.checkpoint import StateFile
 from assent.types import Mean
 
@@ -84,7 +84,7 @@ class _Epochs:
         figures = {"validation/loss": loss}
         if self.spec.judge is not None and self.spec.generation is not None:
             figures["validation/score"] = self._mean_score(self.spec.judge, self.spec.generation)
-        save_causal(self.causal, self.context.out / f"epoch_{epoch}")
+        save_causal(self.context.out / f"epoch_{epoch}", self.causal)
         self.figures.append(figures.get("validation/score", -loss))
         return figures
 
@@ -108,7 +108,7 @@ class _Epochs:
 
 def run(spec: SftSpec, context: StageContext) -> Mapping[str, float]:
     causal = load_policy(context, spec.model)
-    demonstrations = spec.data.demonstrations(context)
+    demonstrations = take(spec.data, context)
     order = torch.randperm(len(demonstrations), generator=torch.Generator().manual_seed(context.seed)).tolist()
     held = max(1, round(spec.validation * len(order)))
     group = processes.current()
@@ -127,7 +127,7 @@ def run(spec: SftSpec, context: StageContext) -> Mapping[str, float]:
         total_steps=len(batches),
     )
     epochs = _Epochs(spec, context, causal, len(batches), [demonstrations[i] for i in order[:held]])
-    parts = {"learner": learner, "batches": batches, "tracker": epochs}
+    parts: dict[str, Stateful] = {"learner": learner, "batches": batches, "tracker": epochs}
     checkpoint = StateFile(context.state, parts, every_seconds=spec.optimization.checkpoint_seconds)
     offline(batches, SFT(), learner, epochs, checkpoint)
     best = max(range(spec.epochs), key=lambda e: epochs.figures[e])

@@ -1,15 +1,21 @@
 """Where records come from: files and hub data sets, the embedded domain, or the artefact of an earlier stage."""
 
 import json
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, Protocol, TypeVar
 
 from pydantic import Field
 
 from assent.config import Frozen
 from assent.data import domain
+from assent.data import formats as files
+from assent.data.reading import DataSet
 from assent.pipeline.references import Reference
 from assent.pipeline.run import StageContext
 from assent.records import Comparison, Demonstration, Document, Task, comparison_from_json
+
+R = TypeVar("R", Document, Demonstration, Task, Comparison)
+R_made = TypeVar("R_made", covariant=True)
 
 
 class DomainDocuments(Frozen):
@@ -18,7 +24,7 @@ class DomainDocuments(Frozen):
     format: Literal["domain_documents"]
     count: int = Field(gt=0)
 
-    def documents(self, context: StageContext) -> list[Document]:
+    def records_for(self, context: StageContext) -> list[Document]:
         return list(domain.documents(self.count, seed=context.seed))
 
 
@@ -28,7 +34,7 @@ class DomainDemonstrations(Frozen):
     format: Literal["domain_demonstrations"]
     count: int = Field(gt=0)
 
-    def demonstrations(self, context: StageContext) -> list[Demonstration]:
+    def records_for(self, context: StageContext) -> list[Demonstration]:
         return domain.demonstrations(self.count, seed=context.seed)
 
 
@@ -39,7 +45,7 @@ class DomainTasks(Frozen):
     count: int = Field(gt=0)
     split: Literal["train", "held_out"] = "train"
 
-    def tasks(self, context: StageContext) -> list[Task]:
+    def records_for(self, context: StageContext) -> list[Task]:
         return domain.tasks(self.count, seed=context.seed, split=self.split)
 
 
@@ -49,12 +55,48 @@ class StageComparisons(Frozen):
     format: Literal["stage"]
     stage: Annotated[str, Reference()]
 
-    def comparisons(self, context: StageContext) -> list[Comparison]:
+    def records_for(self, context: StageContext) -> list[Comparison]:
         path = context.inputs[self.stage].folder / "comparisons.jsonl"
         return [comparison_from_json(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-AnyDocuments = DomainDocuments
-AnyDemonstrations = DomainDemonstrations
-AnyTasks = DomainTasks
-AnyComparisons = StageComparisons
+class Made(Protocol[R_made]):
+    """A source that makes its records, or has them from an earlier stage."""
+
+    def records_for(self, context: StageContext) -> Sequence[R_made]: ...
+
+
+class Filed(Protocol[R]):
+    """A source that reads files or the hub, and splits off held-out records by prompt."""
+
+    def read(self) -> DataSet[R]: ...
+
+
+AnyDocuments = Annotated[DomainDocuments | files.Text, Field(discriminator="format")]
+AnyDemonstrations = Annotated[
+    DomainDemonstrations | files.Demonstrations | files.Messages, Field(discriminator="format")
+]
+AnyTasks = Annotated[DomainTasks | files.Tasks, Field(discriminator="format")]
+AnyComparisons = Annotated[
+    StageComparisons
+    | files.Pairs
+    | files.Rankings
+    | files.RankedList
+    | files.QaFeedback
+    | files.Votes
+    | files.OasstTrees,
+    Field(discriminator="format"),
+]
+
+
+def take(source: Made[R] | Filed[R], context: StageContext, *, held_out: bool = False) -> list[R]:
+    """The records of any source; what a reader skipped or left out is said.
+
+    Args:
+        held_out: of a source that keeps some back, those; of one that keeps none back, all.
+    """
+    if hasattr(source, "records_for"):
+        return list(source.records_for(context))
+    data = source.read()
+    context.say(str(data.report))
+    return list(data.held_out if held_out and data.held_out else data.train)

@@ -105,20 +105,23 @@ def _reward_model() -> Verdict:
     responses = [(x, a, b) for x in range(PROMPTS) for a in range(VOCABULARY) for b in range(VOCABULARY)]
     pairs = [(i, j) for i, r in enumerate(responses) for j, s in enumerate(responses) if i != j and r[0] == s[0]]
     copies = 200
-    better, worse, group, members = [], [], [], []
+    better: list[int] = []
+    worse: list[int] = []
+    members: list[tuple[int, int, int]] = []
     for i, j in pairs:
         times = round(copies * torch.sigmoid(rewards[responses[i]] - rewards[responses[j]]).item())
         for _ in range(times):
             base = len(members)
             members += [responses[i], responses[j]]
-            better, worse, group = [*better, base], [*worse, base + 1], [*group, len(group)]
+            better.append(base)
+            worse.append(base + 1)
     batch = ComparisonBatch(
         Sequences.of([[x] for x, _, _ in members], [[a, b] for _, a, b in members]),
-        torch.full((len(group),), 2),
+        torch.full((len(better),), 2),
         torch.tensor(better),
         torch.tensor(worse),
-        torch.tensor(group),
-        torch.zeros(len(group), dtype=torch.float64),
+        torch.arange(len(better)),
+        torch.zeros(len(better), dtype=torch.float64),
     )
     truth = _centred(rewards)
     start = truth.abs().max().item()
