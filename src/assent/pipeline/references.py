@@ -122,4 +122,5 @@ def _could_be(value: Any, arm: Any) -> bool:
     if typing.get_origin(arm) is typing.Annotated:
         arm = typing.get_args(arm)[0]
     origin = typing.get_origin(arm) or arm
-    return isinstance(value, origin) if isinstance(origin, type) else True
+    # `A | B` is a `types.UnionType`, itself a type, of which no value is an instance.
+    return isinstance(value, origin) if isinstance(origin, type) and origin is not types.UnionType else True

@@ -102,7 +102,7 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     results: dict[str, Any] = {
         "verdicts": {name: to_json(verdict(rates[name], said)) for name in ("sampled", "greedy")},
         "win_rates": {name: to_json(rate) | {"rate": rate.rate} for name, rate in rates.items()},
-        "by_kind": {name: to_json(rows) for name, rows in by_kind.items()},
+        "by_kind": {name: [to_json(row) for row in rows] for name, rows in by_kind.items()},
         "kl": kl,
         "models": {name: summary(a) for name, a in everyone.items()},
     }
