@@ -23,7 +23,7 @@ class PPO:
         lam: GAE's lambda; 0.95 (OpenAI).
         clip_low, clip_high: ratio clip; 0.2 (all papers).
         dual_clip: bound on the loss of negative advantages, above 1; off in the papers, 3.0 in verl.
-        value_clip: clip of the value's move; 0.2 (lm-human-preferences).
+        value_clip: clip of the value's move, in reward units; 0.2 (lm-human-preferences), None for none.
         value_coef: weight of the value loss; 0.1 (lm-human-preferences).
         entropy_coef: weight of the entropy bonus; 0 in the papers.
         whiten_rewards: divide the shaped rewards by their deviation, mean kept (Ziegler et al.); off by default since
@@ -42,7 +42,7 @@ class PPO:
     clip_low: float = 0.2
     clip_high: float = 0.2
     dual_clip: float | None = None
-    value_clip: float = 0.2
+    value_clip: float | None = 0.2
     value_coef: float = 0.1
     entropy_coef: float = 0.0
     whiten_rewards: bool = False
@@ -110,8 +110,8 @@ class PPO:
         return value.clipped_value_loss(values, batch.old_values_BT, batch.returns_BT, clip=self.value_clip)
 
     def _value_metrics(self, values: Tensor, value_loss: Tensor, batch: Experience) -> dict[str, Mean]:
-        clipped = (values.detach() - batch.old_values_BT).abs() > self.value_clip
-        return {
-            "loss/value_avg": Mean.of(value_loss, batch.mask_BT),
-            "val/clipfrac_avg": Mean.of(clipped.to(torch.float32), batch.mask_BT),
-        }
+        metrics = {"loss/value_avg": Mean.of(value_loss, batch.mask_BT)}
+        if self.value_clip is not None:
+            clipped = (values.detach() - batch.old_values_BT).abs() > self.value_clip
+            metrics["val/clipfrac_avg"] = Mean.of(clipped.to(torch.float32), batch.mask_BT)
+        return metrics

@@ -1,1 +1,8 @@
 """The composition root: one file a stage; the only place that knows concrete classes."""
+
+from assent.stages.chat import chat
+from assent.stages.table import TABLE
+from assent.stages.verify import verify
+from assent.track.terminal import RunConsole as console
+
+__all__ = ["TABLE", "chat", "console", "verify"]

@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 
 from assent.data import domain
+from assent.evals.overoptimisation import best_of_n_points
 from assent.evals.plain import to_json
-from assent.evals.win_rate import Judge, compare, compare_kinds, verdict
-from assent.functional.selection import best_of_n_expected, best_of_n_kl
+from assent.evals.win_rate import Judge, WinRate, compare, compare_kinds, verdict
 from assent.models.folders import CausalModel
 from assent.models.forward import ModelForward, in_blocks
 from assent.pipeline.recipe import Number, Stage, StageSpec
@@ -101,8 +101,10 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     }
     results: dict[str, Any] = {
         "verdicts": {name: to_json(verdict(rates[name], said)) for name in ("sampled", "greedy")},
-        "win_rates": {name: to_json(rate) | {"rate": rate.rate} for name, rate in rates.items()},
+        "win_rates": {name: to_json(rate) for name, rate in rates.items()},
         "by_kind": {name: [to_json(row) for row in rows] for name, rows in by_kind.items()},
+        "judge": judge.name,
+        "judge_trained_on": spec.trained_on_judge,
         "kl": kl,
         "models": {name: summary(a) for name, a in everyone.items()},
     }
@@ -114,7 +116,7 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     _write_samples(context, sampled, greedy, base_sampled, base_greedy)
     context.say(results["verdicts"]["sampled"]["text"])
     context.say(results["verdicts"]["greedy"]["text"])
-    return _figures(results)
+    return _figures(results, rates)
 
 
 def totals(scorer: Scorer, rollouts: Sequence[Rollout]) -> list[float]:
@@ -165,20 +167,14 @@ def _best_of(
     tasks: Sequence[Task],
     judge: Scorer,
     proxy: Scorer,
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """What choosing among n samples of the baseline gives, and at what KL: the yardstick for the KL a policy spent."""
     rollouts = sample_responses(baseline, tasks, spec.generation, seed=context.seed + 5, samples=spec.best_of)
-    gold = torch.tensor(totals(judge, rollouts)).view(len(tasks), spec.best_of)
-    chosen_by = torch.tensor(totals(proxy, rollouts)).view(len(tasks), spec.best_of)
+    gold = np.array(totals(judge, rollouts)).reshape(len(tasks), spec.best_of)
+    chosen_by = np.array(totals(proxy, rollouts)).reshape(len(tasks), spec.best_of)
     context.tracker.progress(6, 6)
-    rows: list[dict[str, float]] = []
-    for n in (n for n in BEST_OF if n <= spec.best_of):
-        judged = [float(best_of_n_expected(g, p, n)) for g, p in zip(gold, chosen_by, strict=True)]
-        scored = [float(best_of_n_expected(p, p, n)) for p in chosen_by]
-        rows.append(
-            {"n": n, "kl": float(best_of_n_kl(n)), "judge": float(np.mean(judged)), "proxy": float(np.mean(scored))}
-        )
-    return rows
+    ns = [n for n in BEST_OF if n <= spec.best_of]
+    return [to_json(point) for point in best_of_n_points(chosen_by, gold, ns)]
 
 
 def _write_samples(context: StageContext, *answers: Answers) -> None:
@@ -191,14 +187,14 @@ def _write_samples(context: StageContext, *answers: Answers) -> None:
             file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
 
 
-def _figures(results: Mapping[str, Any]) -> dict[str, float]:
+def _figures(results: Mapping[str, Any], rates: Mapping[str, WinRate]) -> dict[str, float]:
     figures = {"kl": results["kl"]}
     for name in ("sampled", "greedy"):
-        rate = results["win_rates"][name]
+        rate = rates[name]
         figures |= {
-            f"win_{name}": rate["rate"],
-            f"win_{name}_low": rate["interval"]["low"],
-            f"win_{name}_high": rate["interval"]["high"],
+            f"win_{name}": rate.rate,
+            f"win_{name}_low": rate.interval.low,
+            f"win_{name}_high": rate.interval.high,
         }
     for name, model in results["models"].items():
         figures |= {f"{name.replace(' ', '_')}_{k}": v for k, v in model.items()}

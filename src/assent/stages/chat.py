@@ -1,0 +1,81 @@
+"""`assent chat`: talk to any model of a run."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from assent.errors import ArtefactError
+from assent.models.folders import CausalModel, load_causal
+from assent.pipeline.artefact import Artefact
+from assent.pipeline.run import read_run
+from assent.records import Message, PromptText, Task
+from assent.stages.generation import sample_responses
+from assent.stages.parts import MODEL, Generation
+
+BUDGET = 128
+"""Tokens of an answer where the stage does not say."""
+
+
+def chat(run: Path, stage: str | None = None, prompt: str | None = None) -> None:
+    """Answer one prompt, or talk until the end of the input.
+
+    Args:
+        run: folder of a run.
+        stage: whose model; the last stage that made one by default.
+        prompt: answer this and return.
+
+    Raises:
+        ArtefactError: the run has no such model.
+    """
+    artefact = _artefact(run, stage)
+    causal = load_causal(artefact.folder / MODEL)
+    generation = _generation(artefact)
+    console = Console()
+    if prompt is not None:
+        console.print(answer(causal, prompt, generation, seed=0), markup=False, highlight=False)
+        return
+    console.print(f"Talking to {artefact.name} ({artefact.id[:8]}). An empty line or Ctrl-D ends.", markup=False)
+    dialogue: list[Message] = []
+    turn = 0
+    while text := _ask(console):
+        source: PromptText = text
+        if causal.tokenizer.chat_template:
+            dialogue.append(Message("user", text))
+            source = tuple(dialogue)
+        said = answer(causal, source, generation, seed=turn)
+        dialogue.append(Message("assistant", said))
+        console.print(said, markup=False, highlight=False)
+        turn += 1
+
+
+def answer(causal: CausalModel, prompt: PromptText, generation: Generation, *, seed: int) -> str:
+    """One sampled answer, without special tokens or the space that opens it."""
+    task = Task("chat", prompt)
+    (rollout,) = sample_responses(causal, [task], generation, seed=seed)
+    return rollout.text.strip()
+
+
+def _ask(console: Console) -> str:
+    try:
+        # A line is one prompt; "\n" written out stands for a line break, which some prompts need.
+        return console.input("> ").strip().replace("\\n", "\n")
+    except EOFError:
+        return ""
+
+
+def _artefact(run: Path, stage: str | None) -> Artefact:
+    made = {name: a for name, a in read_run(run).items() if (a.folder / MODEL / "config.json").exists()}
+    talkers = {name: a for name, a in made.items() if a.kind != "reward_model"}
+    if not talkers or (stage is not None and stage not in talkers):
+        raise ArtefactError(
+            "there is no such model to talk to",
+            got=f"stage {stage!r} of {run}" if stage else str(run),
+            why="only a finished stage that made a language model can answer",
+            fix=f"choose one of: {', '.join(talkers)}" if talkers else "run a recipe first: assent run RECIPE",
+        )
+    return talkers[stage] if stage is not None else list(talkers.values())[-1]
+
+
+def _generation(artefact: Artefact) -> Generation:
+    config = artefact.config.get("generation")
+    return Generation(**config) if config else Generation(max_new_tokens=BUDGET)
