@@ -15,6 +15,7 @@ from assent.models.tokenizer import encode_text, train_bpe
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
 from assent.protocols import Stateful
+from assent.stages.first_batch import SkipChecks, check_tokens
 from assent.stages.parts import MODEL, ModelRef, Optimization, build_learner, evaluate_loss, load_policy
 from assent.stages.sources import AnyDocuments, take
 from assent.train.checkpoint import StateFile
@@ -33,6 +34,7 @@ class PretrainSpec(StageSpec):
         epochs: passes over the text.
         validation: share of the documents kept for validation.
         optimization: how weights are moved.
+        skip_checks: first-batch checks not to run, by name; recorded in the artefact.
     """
 
     data: AnyDocuments
@@ -44,6 +46,7 @@ class PretrainSpec(StageSpec):
     epochs: int = Field(1, gt=0)
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.02
     optimization: Optimization
+    skip_checks: SkipChecks = ()
 
     @model_validator(mode="after")
     def _one_start(self) -> "PretrainSpec":
@@ -73,8 +76,10 @@ def run(spec: PretrainSpec, context: StageContext) -> Mapping[str, float]:
     forward = ModelForward(policy=causal.model)
     learner = build_learner(context, spec.optimization, forward, {"policy": causal.model}, total_steps=len(batches))
     parts: dict[str, Stateful] = {"learner": learner, "batches": batches, "tracker": context.tracker}
+    first_batch = check_tokens(spec.skip_checks, context, causal, batches, learner, SFT(), ends_expected=False)
     checkpoint = StateFile(context.state, parts, every_seconds=spec.optimization.checkpoint_seconds)
     offline(batches, SFT(), learner, context.tracker, checkpoint)
+    first_batch.finish()
     probe = PackedBatches(encoded[:held], end_id=end, length=spec.length, batch_size=32, epochs=1, seed=0)
     loss = evaluate_loss((b for _, b in probe), SFT(), forward)["loss/tokens"].value
     save_causal(context.out / MODEL, causal)

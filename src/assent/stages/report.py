@@ -185,7 +185,7 @@ def _curves_over_kl(told: Sequence[Artefact], results: Mapping[str, Any]) -> tup
             for r in rows
             if r.get("score/reward_model") is not None
         ]
-        if len(points) >= 2:
+        if len(points) >= 5:  # fewer cannot tell a fall from noise
             best = tuple(from_json(BestOfN, b) for b in results.get("best_of_n", []))
             curves.append(NamedCurve(artefact.name, overoptimisation(points, best_of_n=best)))
     return tuple(curves)

@@ -23,6 +23,7 @@ from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
 from assent.protocols import Stateful
 from assent.records import Comparison, Degree, PromptText
+from assent.stages.first_batch import SkipChecks, check_comparisons
 from assent.stages.parts import MODEL, ModelRef, Optimization, build_learner, load_policy
 from assent.stages.scorers import GoldRef
 from assent.stages.sources import AnyComparisons, take
@@ -50,6 +51,7 @@ class RewardModelSpec(StageSpec):
         gold: the embedded domain's hidden judgement, for the card alone.
         algorithm: the loss.
         optimization: how weights are moved.
+        skip_checks: first-batch checks not to run, by name; recorded in the artefact.
     """
 
     model: ModelRef
@@ -61,6 +63,7 @@ class RewardModelSpec(StageSpec):
     gold: GoldRef | None = None
     algorithm: RewardModel = RewardModel()
     optimization: Optimization
+    skip_checks: SkipChecks = ()
 
 
 Encoded = tuple[list[int], list[list[int]]]
@@ -88,8 +91,10 @@ def run(spec: RewardModelSpec, context: StageContext) -> Mapping[str, float]:
         context, spec.optimization, forward, {"reward_model": folder.scalar}, total_steps=len(batches)
     )
     parts: dict[str, Stateful] = {"learner": learner, "batches": batches, "tracker": context.tracker}
+    first_batch = check_comparisons(spec.skip_checks, context, folder, batches, learner, spec.algorithm)
     checkpoint = StateFile(context.state, parts, every_seconds=spec.optimization.checkpoint_seconds)
     offline(batches, spec.algorithm, learner, context.tracker, checkpoint)
+    first_batch.finish()
     mean, deviation = _normalise(folder, training, encode)
     card = make_card(folder, held, encode, domain_gold if spec.gold else no_gold)
     (context.out / "card.json").write_text(json.dumps(card.to_json(), indent=1) + "\n", encoding="utf-8")

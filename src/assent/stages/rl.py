@@ -22,7 +22,7 @@ from assent.pipeline.run import StageContext
 from assent.protocols import BatchSource, Forward, State, Stateful
 from assent.rollout.native import NativeEngine
 from assent.rollout.source import PromptSource
-from assent.stages.first_batch import SkipChecks, check_first_batch
+from assent.stages.first_batch import Rl, SkipChecks, check_rl
 from assent.stages.generation import decoder
 from assent.stages.parts import (
     MODEL,
@@ -168,18 +168,29 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
         ),
         forward.values,
     )
-    check_first_batch(spec.skip_checks, context, policy, reference, engine, source, scoring, learner, spec.algorithm)
+    same_start = spec.reference is None or spec.reference == spec.policy
+    parts = Rl(
+        policy=policy,
+        engine=engine,
+        source=source,
+        scoring=scoring,
+        learner=learner,
+        algorithm=spec.algorithm,
+        same_start=same_start,
+    )
+    first_batch = check_rl(spec.skip_checks, context, parts)
     samples = SampleBook(scoring, context.out / "samples.jsonl")
     guard = KLGuard(spec.budget, policy.model)
-    parts: dict[str, Stateful] = {
+    state: dict[str, Stateful] = {
         "learner": learner,
         "source": source,
         "scoring": samples,
         "guard": guard,
         "tracker": context.tracker,
     }
-    checkpoint = StateFile(context.state, parts, every_seconds=spec.optimization.checkpoint_seconds)
+    checkpoint = StateFile(context.state, state, every_seconds=spec.optimization.checkpoint_seconds)
     online(source, samples, spec.algorithm, learner, context.tracker, checkpoint, guard)
+    first_batch.finish()
     save_causal(context.out / MODEL, policy)
     _save_critic(critic, policy, samples, context)
     return samples.closing_figures() | {"rolled_back": float(guard.rolled_back)}

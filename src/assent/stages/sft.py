@@ -19,6 +19,7 @@ from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
 from assent.protocols import State, Stateful
 from assent.records import Task
+from assent.stages.first_batch import SkipChecks, check_tokens
 from assent.stages.generation import sample_responses
 from assent.stages.parts import (
     MODEL,
@@ -49,6 +50,7 @@ class SftSpec(StageSpec):
         generation: how the judge's samples are drawn; needed with `judge`.
         judged: how many validation prompts the judge sees.
         optimization: how weights are moved.
+        skip_checks: first-batch checks not to run, by name; recorded in the artefact.
     """
 
     model: ModelRef
@@ -60,6 +62,7 @@ class SftSpec(StageSpec):
     generation: Generation | None = None
     judged: int = Field(200, gt=0)
     optimization: Optimization
+    skip_checks: SkipChecks = ()
 
 
 class _Epochs:
@@ -128,8 +131,10 @@ def run(spec: SftSpec, context: StageContext) -> Mapping[str, float]:
     )
     epochs = _Epochs(spec, context, causal, len(batches), [demonstrations[i] for i in order[:held]])
     parts: dict[str, Stateful] = {"learner": learner, "batches": batches, "tracker": epochs}
+    first_batch = check_tokens(spec.skip_checks, context, causal, batches, learner, SFT(), ends_expected=True)
     checkpoint = StateFile(context.state, parts, every_seconds=spec.optimization.checkpoint_seconds)
     offline(batches, SFT(), learner, epochs, checkpoint)
+    first_batch.finish()
     best = max(range(spec.epochs), key=lambda e: epochs.figures[e])
     _choose(context.out, best, epochs.figures, by="validation/score" if spec.judge else "validation/loss")
     return {"chosen_epoch": best + 1, "validation": abs(epochs.figures[best]), "demonstrations": len(order) - held}
