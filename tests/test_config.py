@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
@@ -183,7 +183,11 @@ keys = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_siz
 data = st.dictionaries(keys, st.recursive(leaves, lambda x: st.lists(x) | st.dictionaries(keys, x), max_leaves=8))
 
 
+@settings(max_examples=40, deadline=None)
 @given(data)
+@example({"08": None})
+@example({"0": "\x85 \u2028 文字"})
+@example({"a": "no", "b": "1e5", "c": "2024-01-01", "d": "<<", "e": "=", "f": "\ufeff"})
 def test_what_is_dumped_reads_back_unchanged(written: dict) -> None:
     assert parse_yaml(dump_yaml(written), "x").data == written
 

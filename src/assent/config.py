@@ -135,6 +135,8 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+_YAML = "tag:yaml.org,2002:"
+_BREAKS = re.compile(r"[\x85\u2028\u2029\ufeff]")  # line breaks to YAML, which only quotes keep
 _SCALARS = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -146,8 +148,9 @@ _SCALARS = (
 for _reader in (_Loader, _Dumper):
     _reader.yaml_implicit_resolvers = {}
     for _tag, _pattern, _first in _SCALARS:
-        _reader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})\Z"), list(_first))
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+        _reader.add_implicit_resolver(_YAML + _tag, re.compile(rf"^(?:{_pattern})\Z"), list(_first))
+_Dumper.add_representer(str, lambda d, s: d.represent_scalar(_YAML + "str", s, style='"' if _BREAKS.search(s) else ""))
+_Loader.add_constructor(_YAML + "int", lambda loader, node: int(node.value))
 
 
 def parse_value(text: str) -> Any:
@@ -447,13 +450,12 @@ def _concrete(kind: Any) -> Iterator[Any]:
 
 def fields_of(kind: Any) -> dict[str, Any]:
     """The fields of a model or dataclass with their types, `Annotated` kept; nothing for other types."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        hints = typing.get_type_hints(kind, include_extras=True)
+    if not isinstance(kind, type) or not (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)):
+        return {}
+    hints = typing.get_type_hints(kind, include_extras=True)
+    if issubclass(kind, BaseModel):
         return {name: hints[name] for name in kind.model_fields}
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind, include_extras=True)
-        return {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.init}
-    return {}
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.init}
 
 
 def _step(kind: Any, part: str | int) -> list[Any]:
@@ -473,8 +475,7 @@ def _step(kind: Any, part: str | int) -> list[Any]:
 def resolve(path: str) -> Any:
     """The object named `package.module:Name`, such as an algorithm or a reward in a file of the user's own.
 
-    Raises:
-        ConfigError: the path is not of that form, the module is not found or fails to import, or it has no such name.
+    Raises `ConfigError`: another form, a module that is not found or fails to import, or one without such a name.
     """
     module_name, colon, name = path.partition(":")
     if not colon or not module_name or not name.isidentifier():
