@@ -61,11 +61,11 @@ def prefill(decoder: Decoder, token_ids_BL: Tensor) -> Cache:
     grouped = decoder.heads != decoder.kv_heads
     for index, block in enumerate(decoder.blocks):
         normed = block.normed(x)
-        keys, values = block.keys_values(normed, angles)
+        keys, values = block.kv(normed, angles)
         cache.keys[index].copy_(keys.permute(0, 2, 3, 1))
         cache.values[index].copy_(values.transpose(1, 2))
         if index + 1 < len(decoder.blocks):
-            q, k, v = (y.transpose(1, 2) for y in (block.queries(normed, angles), keys, values))
+            q, k, v = (y.transpose(1, 2) for y in (block.q(normed, angles), keys, values))
             attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=block.scale, enable_gqa=grouped)
             x = block.finish(x, attended.transpose(1, 2))
     return cache
@@ -89,10 +89,10 @@ def step(decoder: Decoder, cache: Cache, token_ids_B: Tensor, positions_B: Tenso
     group = decoder.heads // decoder.kv_heads
     for index, block in enumerate(decoder.blocks):
         normed = block.normed(x)
-        keys, values = block.keys_values(normed, angles)
+        keys, values = block.kv(normed, angles)
         cache.keys[index][row, :, :, positions_B] = keys
         cache.values[index][row, :, positions_B] = values
-        q = (block.queries(normed, angles) * block.scale).view(-1, group, decoder.head_dim)
+        q = (block.q(normed, angles) * block.scale).view(-1, group, decoder.head_dim)
         scores = torch.bmm(q, cache.keys[index, :rows, :, :, :seen].flatten(0, 1)).view(rows, decoder.heads, seen)
         weights = torch.softmax(scores.add_(beyond), dim=-1).view(-1, group, seen)
         attended = torch.bmm(weights, cache.values[index, :rows, :, :seen].flatten(0, 1))

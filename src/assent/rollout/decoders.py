@@ -21,16 +21,16 @@ Model = Any
 
 
 class Block(Protocol):
-    """One transformer layer around its attention. The leading dimensions of `x` are free."""
+    """One transformer layer around its attn. The leading dimensions of `x` are free."""
 
     @property
     def scale(self) -> float: ...
     def normed(self, x: Tensor) -> Tensor: ...
-    def queries(self, normed: Tensor, angles: Angles) -> Tensor:
+    def q(self, normed: Tensor, angles: Angles) -> Tensor:
         """[..., heads, head_dim]."""
         ...
 
-    def keys_values(self, normed: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
+    def kv(self, normed: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
         """Each [..., kv_heads, head_dim]."""
         ...
 
@@ -115,12 +115,12 @@ class _Gpt2Block:
     def normed(self, x: Tensor) -> Tensor:
         return self.norm(x)
 
-    def queries(self, normed: Tensor, angles: Angles) -> Tensor:
+    def q(self, normed: Tensor, angles: Angles) -> Tensor:
         weight, bias = self.qkv
         width = weight.shape[0]
         return _affine(normed, weight[:, :width], bias[:width]).unflatten(-1, (self.heads, -1))
 
-    def keys_values(self, normed: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
+    def kv(self, normed: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
         weight, bias = self.qkv
         width = weight.shape[0]
         both = _affine(normed, weight[:, width:], bias[width:]).unflatten(-1, (2 * self.heads, -1))
@@ -209,12 +209,12 @@ class _Norm:
 @dataclass(frozen=True)
 class _LlamaBlock:
     norm: _Norm
-    query: tuple[Tensor, Tensor | None]
-    key: tuple[Tensor, Tensor | None]
-    value: tuple[Tensor, Tensor | None]
+    q_proj: tuple[Tensor, Tensor | None]
+    k_proj: tuple[Tensor, Tensor | None]
+    v_proj: tuple[Tensor, Tensor | None]
     out: tuple[Tensor, Tensor | None]
-    query_norm: _Norm | None
-    key_norm: _Norm | None
+    q_norm: _Norm | None
+    k_norm: _Norm | None
     mlp_norm: _Norm
     gate: tuple[Tensor, Tensor | None]
     up: tuple[Tensor, Tensor | None]
@@ -226,12 +226,12 @@ class _LlamaBlock:
     def normed(self, x: Tensor) -> Tensor:
         return self.norm(x)
 
-    def queries(self, normed: Tensor, angles: Angles) -> Tensor:
-        return self._rotated(F.linear(normed, *self.query), self.query_norm, angles)
+    def q(self, normed: Tensor, angles: Angles) -> Tensor:
+        return self._rotated(F.linear(normed, *self.q_proj), self.q_norm, angles)
 
-    def keys_values(self, normed: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
-        keys = self._rotated(F.linear(normed, *self.key), self.key_norm, angles)
-        return keys, F.linear(normed, *self.value).unflatten(-1, (-1, self.head_dim))
+    def kv(self, normed: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
+        keys = self._rotated(F.linear(normed, *self.k_proj), self.k_norm, angles)
+        return keys, F.linear(normed, *self.v_proj).unflatten(-1, (-1, self.head_dim))
 
     def _rotated(self, projected: Tensor, norm: _Norm | None, angles: Angles) -> Tensor:
         x = projected.unflatten(-1, (-1, self.head_dim))
@@ -324,23 +324,23 @@ class Llama:
 
 
 def _llama_block(layer: Model, dim: int) -> _LlamaBlock:
-    attention, mlp = layer.self_attn, layer.mlp
-    query_norm, key_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+    attn, mlp = layer.self_attn, layer.mlp
+    q_norm, k_norm = getattr(attn, "q_norm", None), getattr(attn, "k_norm", None)
     return _LlamaBlock(
         norm=_Norm.of(layer.input_layernorm),
-        query=_linear(attention.q_proj),
-        key=_linear(attention.k_proj),
-        value=_linear(attention.v_proj),
-        out=_linear(attention.o_proj),
-        query_norm=None if query_norm is None else _Norm.of(query_norm),
-        key_norm=None if key_norm is None else _Norm.of(key_norm),
+        q_proj=_linear(attn.q_proj),
+        k_proj=_linear(attn.k_proj),
+        v_proj=_linear(attn.v_proj),
+        out=_linear(attn.o_proj),
+        q_norm=None if q_norm is None else _Norm.of(q_norm),
+        k_norm=None if k_norm is None else _Norm.of(k_norm),
         mlp_norm=_Norm.of(layer.post_attention_layernorm),
         gate=_linear(mlp.gate_proj),
         up=_linear(mlp.up_proj),
         down=_linear(mlp.down_proj),
         activation=_activation(mlp.act_fn),
         head_dim=dim,
-        scale=attention.scaling,
+        scale=attn.scaling,
     )
 
 

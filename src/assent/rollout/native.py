@@ -18,8 +18,11 @@ from assent.types import Request, Sample, Sampling
 
 logger = logging.getLogger(__name__)
 
-# Largest difference in log-probability that is put down to rounding when the lean step is compared with the model.
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+# Largest difference in log-probability that is put down to rounding when the lean step is compared with the model; in
+# half precision about two units in the last place of a logit of 25, over the `LIKELY` most probable tokens. (A double
+# model is no more exact: Hugging Face computes its norms and angles in float32.)
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 0.25}
+LIKELY = 64
 # (steps between two looks at which slots have ended, prompt tokens of one prefill). A CPU is asked for nothing, and
 # 512 tokens keep the activations of a small model in its second-level cache (1024 gives the same rate, 4096 10 % less).
 # A GPU is kept waiting by every look, and needs thousands of tokens to be busy.
@@ -176,7 +179,10 @@ def compare(decoder: Decoder, model: nn.Module) -> None:
         expected = model(ids, use_cache=False).logits[:, start:]
     finally:
         model.train(training)
-    lean = torch.stack(steps, 1)
-    gap = float((lean.float().log_softmax(-1) - expected.float().log_softmax(-1)).abs().max())
+    expected, lean = (x.double().log_softmax(-1) for x in (expected, torch.stack(steps, 1)))
+    if weight.dtype in (torch.float16, torch.bfloat16):  # far down the tail, these are all rounding
+        likely = expected.topk(min(LIKELY, vocabulary)).indices
+        expected, lean = expected.gather(-1, likely), lean.gather(-1, likely)
+    gap = float((lean - expected).abs().max())
     if not gap <= TOLERANCE.get(weight.dtype, 0.0):
         raise step_aside(f"its log-probabilities differ from the model's forward by {gap:.2g}")
