@@ -1,0 +1,57 @@
+# Everything runs in .venv, which `make setup` prepares; `make` alone says what there is.
+PYTHON ?= python3
+FOLDER ?= runs/quickstart
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+QUICK := tests/architecture tests/functional tests/pipeline tests/track tests/test_cli.py tests/test_config.py
+
+# Workers that each start a thread per core fight for the cores; and no test may need the network.
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/pytest -n $(WORKERS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test check quick lint format types docs clean
+
+help:  ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## prepare .venv with the versions that were tested; at once when nothing changed
+
+# torch first and by itself: a machine that offers a wheel of its own for its processor or card gets that wheel.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Assent needs Python 3.11 or later, and $(PYTHON) is older: make setup PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+quickstart: setup  ## text -> SFT -> comparisons -> reward model -> PPO -> verdict, simulated, on this machine
+	$(BIN)/assent run recipes/quickstart.yaml --folder $(FOLDER)
+
+test: setup  ## every test
+	$(PYTEST)
+
+check: lint types quick  ## what to run before a commit
+
+quick: setup  ## the tests that take seconds
+	$(PYTEST) $(QUICK)
+
+lint: setup  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup  ## let ruff repair what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup  ## mypy
+	$(BIN)/mypy
+
+docs: setup  ## write again what is generated: docs/metrics.md
+	$(BIN)/python -m assent.track.catalogue > docs/metrics.md
+
+clean:  ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build src/*.egg-info
