@@ -40,7 +40,8 @@ def test_charts_are_well_formed_escaped_and_deterministic():
 def test_standalone_is_a_picture_of_its_own():
     picture = standalone(every_chart()[0])
     root = parsed(picture)
-    assert root.tag == "{http://www.w3.org/2000/svg}svg" and root.get("width") == "440"
+    assert root.tag == "{http://www.w3.org/2000/svg}svg" and root.get("width") == "472"
+    assert root.get("viewBox") == "-16 -16 472 302"
     assert "prefers-color-scheme:dark" in picture
     assert re.findall(r"https?://[^\"' ]+", picture) == ["http://www.w3.org/2000/svg"]
 

@@ -47,6 +47,17 @@ def test_seldom_flags_noise_on_a_plateau():
     assert known / runs < 0.08 and unknown / runs < 0.15
 
 
+def test_noise_is_read_off_the_curve():
+    """On a smooth curve with noise .1, luck explains z sqrt(2) .1, as if the standard errors had been given."""
+    rng = np.random.default_rng(1)
+    x = np.linspace(0, 4, 400)
+    gold = x * (2 - x / 4) + rng.normal(0, 0.1, 400)
+    rows = [(i, float(k), float(k), float(g)) for i, (k, g) in enumerate(zip(x, gold, strict=True))]
+    estimated = find([CurvePoint(*row) for row in rows]).noise
+    known = find([CurvePoint(*row, 0.1) for row in rows]).noise
+    assert estimated == pytest.approx(known, rel=0.12)
+
+
 def test_a_fall_of_both_is_called_instability():
     gold = np.where(KL > 15, -1.0, DISTANCE)
     finding = find(curve(gold, gold, 0.05))

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,7 +65,22 @@ def test_a_calibrated_scorer_has_no_error_beyond_chance(perfect):
 def test_a_random_scorer_is_warned_of():
     card = report_card(simulate(lambda gold, length, rng: rng.normal()))
     assert 0.5 in card.accuracy.interval and card.accuracy.value == pytest.approx(0.5, abs=0.06)
-    assert any("guessing" in w for w in card.warnings)
+    assert any("guessing" in w for w in card.warnings) and any("as gold does" in w for w in card.warnings)
+
+
+def test_few_pairs_are_said_to_be_few():
+    few = report_card(simulate(lambda gold, length, rng: gold, prompts=40))
+    assert any("hold out more prompts (40 now)" in w for w in few.warnings)
+
+
+def test_length_figures_do_not_depend_on_who_won():
+    pairs = simulate(lambda gold, length, rng: gold + length / 15, prompts=80, annotators=1)
+    other = [replace(p, better=p.worse, worse=p.better) for p in pairs]
+    one, two = report_card(pairs).length, report_card(other).length
+    assert one.gap_correlation == pytest.approx(two.gap_correlation) and one.gap_correlation > 0.5
+    mixed = report_card([*pairs[:40], *other[40:]]).length
+    assert mixed.gap_correlation == pytest.approx(one.gap_correlation)
+    assert mixed.model_prefers_longer.value == one.model_prefers_longer.value
 
 
 def test_a_scorer_that_is_the_length_is_warned_of():
@@ -91,7 +107,7 @@ def test_a_score_above_the_ceiling_is_a_leak():
 
 def test_ties_count_apart():
     pairs = [
-        pair("p1", ("a", 2.0, 10.0), ("b", 0.0, 10.5)),
+        pair("p1", ("a", 2.0, 10.0), ("b", 0.0, 11.0)),
         pair("p2", ("a", 0.0, 10.0), ("b", 1.0, 20.0), degree=Degree.NEGLIGIBLY, kind="qa"),
         pair("p3", ("a", 0.3, 10.0), ("b", 0.1, 10.0), tie=True),
     ]
@@ -100,7 +116,7 @@ def test_ties_count_apart():
     assert card.ties.pairs == 1 and card.ties.mean_gap == pytest.approx(0.2) and card.ties.mean_gap_ordered == 1.5
     assert [(s.name, s.accuracy.value) for s in card.by_degree] == [("negligibly", 0.0), ("unstated", 1.0)]
     assert [(s.name, s.accuracy.items) for s in card.by_kind] == [("qa", 1)]
-    assert card.length_matched.items == 1 and card.length_matched.value == 1.0  # 0.5 of 10.5 is under 10 %
+    assert card.length_matched.items == 1 and card.length_matched.value == 1.0  # 1 of 11 is under 10 %, 1 of 10 is not
     assert card.gold is None and any("about 55 %" in w for w in card.warnings)
 
 
@@ -126,6 +142,14 @@ def test_ceiling_by_hand():
     assert ceiling.at_least == pytest.approx((1 / 3 + 1) / 2)
     assert ceiling.accuracy == pytest.approx(min((2 / 3 + 1) / 2, (1 + np.sqrt(1 / 3)) / 2))
     assert ceiling_from_votes(votes[-1:]) is None
+    assert ceiling_from_votes([*votes, pair("p", b, a, tie=True)]) == ceiling  # a tie does not vote
+
+
+def test_ceiling_of_pairs_that_differ_in_difficulty():
+    """One pair 10 to 0, one 5 to 5: the majority share, .75, is below the bound from agreement, .833."""
+    a, b = ("a", 0.0, 1.0), ("b", 0.0, 1.0)
+    votes = [pair("p", a, b)] * 10 + [pair("q", a, b)] * 5 + [pair("q", b, a)] * 5
+    assert ceiling_from_votes(votes).accuracy == pytest.approx(0.75)
 
 
 def test_calibration_by_hand():
@@ -153,3 +177,15 @@ def test_pairs_of_a_comparison():
     assert {(p.prompt_id, p.annotator, p.kind) for p in pairs} == {("p", "ann", "qa")}
     with pytest.raises(DataError, match="must be scored"):
         judged_pairs(comparison, {}, prompt_id="p")
+
+
+def test_noise_floor_is_what_calibrated_models_show():
+    rng = np.random.default_rng(6)
+    errors, floors = [], []
+    for _ in range(40):
+        gap = np.abs(rng.normal(0, 1.5, 300))
+        sign = np.where(rng.random(300) < 1 / (1 + np.exp(-gap)), 1.0, -1.0)
+        result = calibration(gap * sign, [str(i) for i in range(300)])
+        errors.append(result.expected_error)
+        floors.append(result.noise_floor)
+    assert np.mean(errors) == pytest.approx(np.mean(floors), rel=0.1)

@@ -105,7 +105,7 @@ def test_exchanging_the_sides_gives_one_minus_the_rate():
 def test_recovers_the_rate_at_equal_length():
     """Simulated judge: log-odds theta + phi tanh(d / sd). The policy wins mostly by length."""
     rng = np.random.default_rng(5)
-    n, theta, phi = 6000, 0.2, 2.0
+    n, theta, phi = 3000, 0.2, 2.0
     difference = rng.normal(8, 10, n)
     chance = 1 / (1 + np.exp(-(theta + phi * np.tanh(difference / difference.std()))))
     gap = np.where(rng.random(n) < chance, 1.0, -1.0)

@@ -71,8 +71,8 @@ def line_chart(
     if not ys:
         return picture(width, 40, [text(0, 24, "nothing was recorded")], description=description)
     legend = len(series) > 1
-    y_ticks = ticks(min(ys), max(ys), 4)
-    x_ticks = [t for t in ticks(min(xs), max(xs), 5) if min(xs) <= t <= max(xs)]
+    y_ticks = ticks(min(ys), max(ys))
+    x_ticks = [t for t in ticks(min(xs), max(xs)) if min(xs) <= t <= max(xs)]
     left = 8 + 6.4 * max(len(number(t)) for t in y_ticks)
     top = 2 * LINE + 10 if legend else LINE + 6
     across = Scale(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, left + 4, width - 10)

@@ -17,6 +17,9 @@ Tone = Literal["policy", "baseline", "proxy", "gold", "loss"]
 LINE = 15
 """Pixels from one line of text to the next."""
 
+MARGIN = 16
+"""Pixels around a chart that stands alone."""
+
 # Each pair of tones differs in lightness as well as hue, so it survives print and colour blindness.
 STYLE = """\
 .chart{--ink:#23262b;--faint:#6a6f77;--rule:#e6e4de;--paper:#fdfcfa;
@@ -94,11 +97,14 @@ def picture(width: float, height: float, parts: Sequence[str], *, description: s
 
 
 def standalone(chart: str) -> str:
-    """A chart as an SVG file of its own, for a README: with its stylesheet and a light or dark ground."""
+    """A chart as an SVG file of its own, for a README: with its stylesheet, a margin, and a light or dark ground."""
     opened, rest = chart.split(">", 1)
-    size = opened.split('viewBox="0 0 ')[1].split('"')[0].split()
-    ground = element("rect", width="100%", height="100%", rx=6, style="fill:var(--paper)")
-    head = f'{opened} xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}">'
+    before, box = opened.split('viewBox="0 0 ')
+    size, after = box.split('"', 1)
+    width, height = (float(side) + 2 * MARGIN for side in size.split())
+    frame = f'{before}viewBox="{-MARGIN} {-MARGIN} {_plain(width)} {_plain(height)}"{after}'
+    ground = element("rect", x=-MARGIN, y=-MARGIN, width=width, height=height, rx=6, style="fill:var(--paper)")
+    head = f'{frame} xmlns="http://www.w3.org/2000/svg" width="{_plain(width)}" height="{_plain(height)}">'
     return f"{head}<style>{escape(STYLESHEET, quote=False)}</style>{ground}{rest}\n"
 
 
