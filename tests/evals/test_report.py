@@ -133,6 +133,8 @@ def test_samples_are_a_fair_draw_with_the_extremes_named():
 def test_a_gain_is_never_called_a_loss():
     gains = [Sample(f"p{i}", "b", "a", 0.0, 1.0 + i) for i in range(40)]
     assert {s.why for s in choose_samples(gains)} == {"drawn at random", "largest gain"}
+    losses = [Sample(f"p{i}", "b", "a", 0.0, -1.0 - i) for i in range(40)]
+    assert {s.why for s in choose_samples(losses)} == {"drawn at random", "largest loss"}
     unscored = [Sample(f"p{i}", "b", "a") for i in range(40)]
     assert [s.why for s in choose_samples(unscored)] == ["drawn at random"] * 20
     assert len(choose_samples(unscored[:3])) == 3
