@@ -189,7 +189,7 @@ class TestFormats:
     def test_demonstrations_from_nested_columns(self, lines):
         path = lines(
             {"instruction": "Add.", "instances": [{"input": "1 and 2", "output": "3"}]},
-            {"instruction": "Greet.", "instances": [{"input": "", "output": "Hello"}]},
+            {"instruction": "Greet.", "instances": [{"input": " \n", "output": "Hello"}]},
         )
         format = {
             "format": "demonstrations",
@@ -422,6 +422,10 @@ class TestBadRows:
         made = spec(lines(*[{"prompt": f"p{i}"} for i in range(9)], "{"), "tasks", limit=3).read()
         assert [t.prompt for t in made.train] == ["p0", "p1", "p2"]
         assert made.report.limited and made.report.read == 3 and "stopped at the limit" in str(made.report)
+
+    def test_the_limit_cuts_within_a_row_that_makes_several(self, lines):
+        made = spec(lines({"text": "a\n\nb\n\nc"}), {"format": "text", "cut_at": "blank_line"}, limit=2).read()
+        assert [d.text for d in made.train] == ["a", "b"] and made.report.records == 2
 
     def test_any_function_of_a_row_can_make_records(self):
         rows = [Row({"x": 1}, "f", 1), Row({"x": 2}, "f", 2)]
