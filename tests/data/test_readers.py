@@ -447,7 +447,8 @@ class TestSpec:
         ],
     )
     def test_a_slip_is_refused(self, change, said):
-        made, problems = validate(ComparisonData, {"path": "x", "format": "pairs", **change}, Tree("recipe", {}))
+        said_in_recipe = {"path": "x", "format": "pairs", **change}
+        made, problems = validate(ComparisonData, said_in_recipe, Tree("recipe", {}), ("stages", "data"))
         assert made is None and len(problems) == 1 and said in str(problems[0])
 
     @pytest.mark.parametrize(
