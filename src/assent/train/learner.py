@@ -172,10 +172,13 @@ class LocalLearner:
     def _clip(self, streams: Sequence[Stream]) -> dict[str, Mean]:
         norms = {}
         for role, module in self.roles.items():
-            norm = nn.utils.clip_grad_norm_(module.parameters(), self.max_grad_norm)
+            parameters = [p for p in module.parameters() if p.grad is not None]
+            # The norm is looked at before anything is scaled by it: a nan factor would spoil the good tensors too.
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             if not torch.isfinite(norm):
                 bad = [n for n, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
                 raise self._refuse(streams[0].batch, "gradient", f"{role}.{bad[0] if bad else 'norm'}")
+            nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
             norms["grad_norm" if role == "policy" else f"grad_norm/{role}"] = Mean(norm.item(), 1.0)
         return norms
 
