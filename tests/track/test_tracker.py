@@ -146,6 +146,17 @@ def test_without_a_terminal_a_line_is_said_at_every_tenth() -> None:
     assert said[-1] == "sft (2/7): finished in 1 min 40 s"
 
 
+def test_time_left_does_not_count_what_came_before_the_first_step() -> None:
+    clock, said = Clock(), []
+    progress = PlainProgress("rl", said.append, clock=clock)
+    clock.now += 100.0
+    progress.show(0, 0, "a line before any progress")
+    for done in range(1, 51):
+        clock.now += 1.0
+        progress.show(done, 100, "")
+    assert "50 % (50/100), 2 min 30 s gone, 50 s left" in said[-1]
+
+
 def test_time_left_after_a_resume_counts_from_the_resume() -> None:
     clock, said = Clock(), []
     progress = PlainProgress("rl", said.append, clock=clock)

@@ -167,14 +167,18 @@ class PlainProgress:
     def __init__(self, title: str, say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         self.title, self.say, self.clock = title, say, clock
         self.begun = self.since = clock()
-        self.first, self.done, self.said = 0, 0, 0
+        self.first: int | None = None
+        self.done, self.said = 0, 0
         self.say(f"{title}: started")
 
     def show(self, done: int, total: int, line: str) -> None:
-        if done < self.done or (self.done == 0 and done > 1):
-            self.first, self.since, self.said = done, self.clock(), 10 * done // max(total, 1)
+        if not total:
+            return
+        tenth = 10 * done // total
+        if self.first is None or done < self.done:
+            # The pace counts from here: before lie loading and first-batch checks, and what a resumed run had done.
+            self.first, self.since, self.said = done, self.clock(), tenth
         self.done = done
-        tenth = 10 * done // total if total else 0
         if tenth > self.said:
             self.said = tenth
             pace = (self.clock() - self.since) / max(done - self.first, 1)
