@@ -56,7 +56,9 @@ def run(
 
         where = folder or Path("runs") / loaded.name
         console = stages.console(tensorboard=tensorboard)
-        run_pipeline(loaded, table, where, only=only or None, until=until, console=console)
+        made = run_pipeline(loaded, table, where, only=only or None, until=until, console=console)
+        for page in [p for artefact in made.values() for p in artefact.folder.glob("*.html")]:
+            console.say(f"The report: {page}")
         console.say(f"The run is in {where}; talk to its result with: assent chat {where}")
 
 

@@ -19,15 +19,17 @@ from assent.models.forward import ModelForward, in_blocks
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
 from assent.protocols import Scorer
-from assent.records import Task
+from assent.records import PromptText, Task
 from assent.stages.generation import sample_responses
 from assent.stages.parts import Generation, ModelRef, load_policy
 from assent.stages.scorers import GoldRef, RewardSpec, build_scorer
 from assent.stages.sources import AnyTasks, take
+from assent.track.terminal import SampleRow, sample_table
 from assent.types import Rollout, Sequences
 
 BEST_OF = (1, 2, 4, 8, 16)
-SHOWN = 40
+SHOWN, TABLED = 40, 6
+"""Samples kept for the report, and shown in the terminal."""
 
 
 class EvaluateSpec(StageSpec):
@@ -114,6 +116,7 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
         results["best_of_n"] = _best_of(spec, context, baseline, tasks, judge, proxy)
     (context.out / "results.json").write_text(json.dumps(results, indent=1, default=float) + "\n", encoding="utf-8")
     _write_samples(context, sampled, greedy, base_sampled, base_greedy)
+    _show(context, sampled, base_sampled)
     context.say(results["verdicts"]["sampled"]["text"])
     context.say(results["verdicts"]["greedy"]["text"])
     return _figures(results, rates)
@@ -177,11 +180,27 @@ def _best_of(
     return [to_json(point) for point in best_of_n_points(chosen_by, gold, ns)]
 
 
+def _show(context: StageContext, after: Answers, before: Answers) -> None:
+    """The first few prompts as a table: they were drawn at random, so nothing is chosen."""
+    rows = [
+        SampleRow(as_text(a.prompt.source), b.text.strip(), a.text.strip(), score_b, score_a)
+        for a, b, score_a, score_b in list(
+            zip(after.rollouts, before.rollouts, after.judged, before.judged, strict=True)
+        )[:TABLED]
+    ]
+    context.say(sample_table(rows, title="sampled responses, before and after"))
+
+
+def as_text(prompt: PromptText) -> str:
+    """A prompt as a reader sees it."""
+    return prompt if isinstance(prompt, str) else "\n".join(f"{m.role}: {m.content}" for m in prompt)
+
+
 def _write_samples(context: StageContext, *answers: Answers) -> None:
     names = ("policy_sampled", "policy_greedy", "baseline_sampled", "baseline_greedy")
     with (context.out / "samples.jsonl").open("w", encoding="utf-8") as file:
         for row, rollout in enumerate(answers[0].rollouts[:SHOWN]):
-            line: dict[str, object] = {"prompt": rollout.prompt.source, "kind": rollout.prompt.kind}
+            line: dict[str, object] = {"prompt": as_text(rollout.prompt.source), "kind": rollout.prompt.kind}
             for name, a in zip(names, answers, strict=True):
                 line[name] = {"text": a.rollouts[row].text, "judge": a.judged[row], "proxy": a.proxy[row]}
             file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")

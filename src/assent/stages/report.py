@@ -159,7 +159,7 @@ def _samples(evaluation: Artefact | None, count: int, seed: int) -> tuple[Sample
     rows = _lines(evaluation.folder / "samples.jsonl")
     samples = [
         Sample(
-            _as_text(row["prompt"]),
+            row["prompt"],
             row["baseline_sampled"]["text"],
             row["policy_sampled"]["text"],
             row["baseline_sampled"]["judge"],
@@ -169,10 +169,6 @@ def _samples(evaluation: Artefact | None, count: int, seed: int) -> tuple[Sample
         for row in rows
     ]
     return choose_samples(samples, count=count, seed=seed)
-
-
-def _as_text(prompt: Any) -> str:
-    return prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
 
 
 def _curves_over_kl(told: Sequence[Artefact], results: Mapping[str, Any]) -> tuple[NamedCurve, ...]:

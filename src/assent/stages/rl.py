@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -44,7 +45,7 @@ from assent.train.checkpoint import StateFile
 from assent.train.guard import KLBudget, KLGuard
 from assent.train.learner import Mixture
 from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping, WeightedScorer
-from assent.types import CriticScored, Loss, Rollout, Sequences, TokenBatch
+from assent.types import CriticScored, Loss, Mean, Rollout, Sequences, TokenBatch
 
 SAMPLES_KEPT = 8
 """Rollouts of a step that are kept to be read."""
@@ -179,7 +180,7 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
         same_start=same_start,
     )
     first_batch = check_rl(spec.skip_checks, context, parts)
-    samples = SampleBook(scoring, context.out / "samples.jsonl")
+    samples = SampleBook(scoring, context.out / "samples.jsonl", prompts=len(prompts))
     guard = KLGuard(spec.budget, policy.model)
     state: dict[str, Stateful] = {
         "learner": learner,
@@ -244,8 +245,9 @@ class _Mixed:
 class SampleBook:
     """Scoring that also keeps a few rollouts of each step to be read, in a file that follows the saved state."""
 
-    def __init__(self, scoring: CriticScoring, path: Path) -> None:
-        self.scoring, self.path, self.step = scoring, path, 0
+    def __init__(self, scoring: CriticScoring, path: Path, *, prompts: int) -> None:
+        self.scoring, self.path, self.prompts = scoring, path, prompts
+        self.step, self.asked, self.episodes = 0, 0, 0
         self.last: dict[str, float] = {}
         path.write_text("", encoding="utf-8")
 
@@ -265,6 +267,10 @@ class SampleBook:
                 }
                 file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
         self.step += 1
+        self.asked += len({r.prompt.id for r in rollouts})
+        self.episodes += len(scored.rollouts)
+        counts = {"episode": Mean(self.episodes, 1), "epoch": Mean(self.asked / self.prompts, 1)}
+        scored = replace(scored, metrics={**scored.metrics, **counts})
         self.last = {n: m.value for n, m in scored.metrics.items()}
         return scored
 
@@ -277,11 +283,17 @@ class SampleBook:
 
     def state_dict(self) -> State:
         text = self.path.read_text(encoding="utf-8")
-        return {"scoring": self.scoring.state_dict(), "step": self.step, "text": text, "last": dict(self.last)}
+        return {
+            "scoring": self.scoring.state_dict(),
+            "counts": [self.step, self.asked, self.episodes],
+            "text": text,
+            "last": dict(self.last),
+        }
 
     def load_state_dict(self, state: State) -> None:
         self.scoring.load_state_dict(state["scoring"])
-        self.step, self.last = state["step"], state["last"]
+        self.step, self.asked, self.episodes = state["counts"]
+        self.last = state["last"]
         self.path.write_text(state["text"], encoding="utf-8")
 
 

@@ -56,14 +56,14 @@ def _ppo() -> Verdict:
     policy, reference, rewards = _world()
     best = toy.optimum(reference.distribution().detach(), rewards, kl_coef=KL_COEF)
     start = toy.total_variation(policy.distribution().detach(), best)
-    steps = 250
+    steps = 160
     learner = _learner(policy, lr=0.05, steps=steps * 4, floor=0.0)
     source = PromptSource(
         toy.prompts(PROMPTS),
         toy.TableEngine(policy),
         Sampling(toy.RESPONSE_LENGTH, ()),
         prompts_per_step=PROMPTS,
-        samples_per_prompt=256,
+        samples_per_prompt=128,
         steps=steps,
         seed=0,
         decode=str,
@@ -90,10 +90,10 @@ def _sft() -> Verdict:
     policy, target, _ = _world()
     wanted = target.distribution().detach()
     start = toy.total_variation(policy.distribution().detach(), wanted)
-    counts = (wanted / wanted.sum() * 3000).round().long()
+    counts = (wanted / wanted.sum() * 900).round().long()
     rows = [(x, a, b) for x, a, b in counts.nonzero().tolist() for _ in range(int(counts[x, a, b]))]
     batch = TokenBatch(Sequences.of([[x] for x, _, _ in rows], [[a, b] for _, a, b in rows]))
-    _fit(policy, batch, SFT(), steps=300)
+    _fit(policy, batch, SFT(), steps=200)
     observed = counts / counts.sum((1, 2), keepdim=True)
     end = toy.total_variation(policy.distribution().detach(), observed.double())
     return Verdict("sft", "the demonstrations' distribution", start, end, TOLERANCE)
@@ -104,7 +104,7 @@ def _reward_model() -> Verdict:
     tables, _, rewards = _world()
     responses = [(x, a, b) for x in range(PROMPTS) for a in range(VOCABULARY) for b in range(VOCABULARY)]
     pairs = [(i, j) for i, r in enumerate(responses) for j, s in enumerate(responses) if i != j and r[0] == s[0]]
-    copies = 200
+    copies = 60
     better: list[int] = []
     worse: list[int] = []
     members: list[tuple[int, int, int]] = []
@@ -125,7 +125,7 @@ def _reward_model() -> Verdict:
     )
     truth = _centred(rewards)
     start = truth.abs().max().item()
-    _fit(tables, batch, RewardModel(), steps=300)
+    _fit(tables, batch, RewardModel(), steps=200)
     end = (_centred(tables.scores_XVV.detach()) - truth).abs().max().item()
     return Verdict("reward_model", "the true score differences", start, end, 5 * TOLERANCE)
 
