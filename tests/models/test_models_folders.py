@@ -278,19 +278,15 @@ def test_wrong_shapes_are_refused(tokenizer, family, kwargs, message):
 
 
 def test_head_is_drawn_with_its_deviation_and_the_trunk_is_the_same(tokenizer):
-    d = 512
-    kwargs = {"hidden_size": d, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
-    causal = new_causal(ModelShape("llama", {**kwargs, "intermediate_size": 8}), tokenizer, seed=1)
-    heads = []
-    for seed in range(8):
-        model = scalar_from_causal(causal, seed=seed).scalar.model
-        heads.append(model.score.weight.detach())
-        assert fingerprint(model.model.state_dict()) == fingerprint(causal.model.model.state_dict())
-    drawn = torch.cat(heads).flatten().double()
-    # 4096 draws: the standard error of the deviation is 1.1 %, of the mean 1.6 % of the deviation
-    assert drawn.std().item() == pytest.approx(1 / math.sqrt(d + 1), rel=0.04)
-    assert abs(drawn.mean().item()) < 0.06 / math.sqrt(d + 1)
-    assert not torch.equal(heads[0], heads[1])
+    """d = 4, where 1 / sqrt(d + 1) is far from 1 / sqrt(d)."""
+    shape = ModelShape("gpt2", {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1})
+    causal = new_causal(shape, tokenizer, seed=1)
+    models = [scalar_from_causal(causal, seed=seed).scalar.model for seed in range(250)]
+    drawn = torch.cat([m.score.weight.detach().flatten() for m in models]).double()
+    # 1000 draws: the standard error of the deviation is 2.2 %, of the mean 3.2 % of the deviation
+    assert drawn.std().item() == pytest.approx(1 / math.sqrt(5), rel=0.05)
+    assert abs(drawn.mean().item()) < 0.1 / math.sqrt(5)
+    assert fingerprint(models[-1].transformer.state_dict()) == fingerprint(causal.model.transformer.state_dict())
 
 
 def test_scalar_does_not_share_memory_with_the_policy(causal):

@@ -131,6 +131,9 @@ def test_half_precision_is_raised_before_the_softmax(causal_models, sequences):
     model = copy.deepcopy(causal_models["qwen2"].model).to(torch.bfloat16)
     outputs = token_outputs(model, sequences, temperature=1.0)
     assert outputs.logprobs_BT.dtype == torch.float32
+    half = copy.deepcopy(scalar_from_causal(causal_models["qwen2"], seed=2).scalar.model).to(torch.bfloat16)
+    scalar = ScalarModel(half)
+    assert scalar.last_scores(sequences).dtype == scalar.token_values(sequences).dtype == torch.float32
     exact = token_outputs(causal_models["qwen2"].model, sequences, temperature=1.0)
     assert (outputs.logprobs_BT - exact.logprobs_BT).abs().max() < 0.5
 
@@ -264,6 +267,8 @@ def test_normalisation_is_exact_and_repeatable(scalar, sequences):
     assert after.mean().abs() < 1e-5 and abs(after.std() - 1) < 1e-5
     critic = copy.deepcopy(scalar)
     scalar.normalise(1.0, 2.0)
+    again = scalar.last_scores(sequences).detach().double()
+    torch.testing.assert_close(again, (after - 1.0) / 2.0, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(critic.last_scores(sequences).detach().double(), after)
     for mean, std in ((0.0, 0.0), (float("nan"), 1.0), (0.0, -1.0)):
         with pytest.raises(ContractError, match="normalised"):
