@@ -32,7 +32,7 @@ from assent.models.folders import (
     save_scalar,
     scalar_from_causal,
 )
-from assent.models.tokenizer import SpecialTokens, tokenizer_hash, train_bpe
+from assent.models.tokenizer import SpecialTokens, encode_text, load_tokenizer, tokenizer_hash, train_bpe
 from assent.types import Sequences
 
 GATED = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
@@ -346,7 +346,7 @@ def test_saved_weights_have_the_fingerprint_of_the_made_ones(causal, family, fol
     assert fingerprint(loaded.state_dict()) == fingerprint(causal.model.state_dict())
 
 
-def test_a_tokenizer_that_transformers_would_read_otherwise_is_refused(tokenizer):
+def test_a_tokenizer_that_transformers_would_read_otherwise_is_refused(tmp_path):
     """In a qwen2 folder transformers puts Qwen2's rules in the place of the tokenizer's own."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -358,6 +358,10 @@ def test_a_tokenizer_that_transformers_would_read_otherwise_is_refused(tokenizer
     with pytest.raises(ContractError, match="by other rules"):
         new_causal(ModelShape("qwen2", GATED), other, seed=1)
     new_causal(ModelShape("llama", GATED), other, seed=1)
+    other.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    assert encode_text(load_tokenizer(tmp_path), "2026") == encode_text(other, "2026"), "read here, it keeps its own"
+    assert encode_text(AutoTokenizer.from_pretrained(tmp_path), "2026") != encode_text(other, "2026")
 
 
 def test_loaded_weights_lie_in_memory_of_their_own(folder, family):

@@ -180,6 +180,10 @@ def test_equal_size_is_not_the_same_tokenizer(tokenizer, chat, corpus):
     template.chat_template = LLAMA2
     with pytest.raises(ContractError, match="template"):
         require_same_tokenizer(chat, template)
+    other_end = copy.deepcopy(chat)
+    other_end.eos_token = "<|im_end|>"
+    with pytest.raises(ContractError, match="does not share"):
+        require_same_tokenizer(chat, other_end)
     added = copy.deepcopy(tokenizer)
     added.add_tokens(["kettle"])
     with pytest.raises(ContractError, match="'kettle'"):
