@@ -57,7 +57,8 @@ class Check:
     run: Callable[[], Finding]
 
 
-Outcome = Literal["passed", "failed", "skipped", "running"]
+Outcome = Literal["passed", "failed", "skipped", "running", "earlier"]
+"""`earlier`: an earlier stage of this run has passed it for the same configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +138,7 @@ def refusal(name: CheckName, *, got: str, why: str, causes: Sequence[str]) -> Ch
 
 def summary(results: Sequence[Result]) -> str:
     """One line, such as `first batch: 8 checks passed in 3.2 s`."""
-    by: dict[Outcome, list[str]] = {"passed": [], "failed": [], "skipped": [], "running": []}
-    for result in results:
-        by[result.outcome].append(result.name)
+    by: dict[Outcome, list[str]] = {o: [r.name for r in results if r.outcome == o] for o in get_args(Outcome)}
     passed = len(by["passed"])
     line = f"first batch: {passed} {'check' if passed == 1 else 'checks'} passed"
     line += f" in {sum(r.seconds for r in results):.1f} s"
@@ -147,9 +146,6 @@ def summary(results: Sequence[Result]) -> str:
         line += f"; skipped: {', '.join(by['skipped'])}"
     if by["running"]:
         line += f"; {', '.join(by['running'])} runs beside the training"
+    if by["earlier"]:
+        line += f"; {', '.join(by['earlier'])} passed in an earlier stage"
     return line
-
-
-def known_names() -> tuple[str, ...]:
-    """Every name that can be skipped."""
-    return get_args(CheckName)

@@ -16,7 +16,7 @@ def no_trace(module: nn.Module, *parts: Stateful, training: bool | None = None) 
     """Restore the modules' modes, the parts' states and the global random streams of torch, numpy and Python.
 
     Args:
-        module: holds every model that is looked at; its gradients are dropped.
+        module: holds every model whose mode matters.
         parts: whose state is put back, such as running moments and KL coefficient.
         training: mode to set meanwhile; None leaves it.
     """
@@ -36,4 +36,3 @@ def no_trace(module: nn.Module, *parts: Stateful, training: bool | None = None) 
                 part.load_state_dict(state)
             for m, mode in modes:
                 m.training = mode
-            module.zero_grad(set_to_none=True)

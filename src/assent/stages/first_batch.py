@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from assent.pipeline.run import StageContext
 from assent.protocols import BatchSource, Engine, OfflineAlgorithm
 from assent.rewards.model import RewardModelScorer, same_tokens
 from assent.rollout.source import PromptSource
-from assent.stages.reload import POLICY, SCALAR, policy_numbers, save_rows, scalar_numbers
+from assent.stages.reload import POLICY, SCALAR, configuration, policy_numbers, save_rows, scalar_numbers
 from assent.train.checkpoint import StateFile
 from assent.train.learner import LocalLearner
 from assent.train.scoring import CriticScoring
@@ -48,11 +49,13 @@ class FirstBatch:
 
     Args:
         context: of the stage.
+        configurations: of the models that the stage will save.
         results: so far.
         probe: the process of D11, if it runs.
     """
 
     context: StageContext
+    configurations: frozenset[str]
     results: list[Result] = field(default_factory=list)
     probe: Probe | None = None
 
@@ -78,8 +81,11 @@ class FirstBatch:
         self.record(self.results)
 
     def record(self, results: Sequence[Result]) -> None:
-        lines = [r.to_json() for r in results]
-        (self.context.out / REPORT).write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
+        """Write the report, and which configurations later stages need not save and load again."""
+        came_back = any(r.name == "D11" and r.outcome in ("passed", "earlier") for r in results)
+        reloaded = sorted(self.configurations) if came_back else []
+        report = {"checks": [r.to_json() for r in results], "reloaded": reloaded}
+        (self.context.out / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------------------ the stages
@@ -194,7 +200,7 @@ def check_rl(skip: SkipChecks, context: StageContext, parts: Rl) -> FirstBatch:
 
     critic = dict(learner.roles.items()).get("critic")
     folder = ScalarFolder(critic, parts.policy.tokenizer) if isinstance(critic, ScalarModel) else None
-    return _run(skip, context, learner, checks, parts.policy, folder, reloaded, parts.scoring)
+    return _run(skip, context, learner, checks, Saved(parts.policy, folder, reloaded), parts.scoring)
 
 
 def check_tokens(
@@ -221,7 +227,7 @@ def check_tokens(
         Check("D8", lambda: _audit(context, causal, batch.sequences, ends_expected=ends_expected)),
         Check("D7", lambda: _one_gradient(learner, batch, algorithm, causal.model, end)),
     ]
-    return _run(skip, context, learner, checks, causal, None, lambda: spread(batch.sequences, RELOADED))
+    return _run(skip, context, learner, checks, Saved(causal, None, lambda: spread(batch.sequences, RELOADED)))
 
 
 def check_comparisons(
@@ -262,7 +268,7 @@ def check_comparisons(
         Check("D6", scores),
         Check("D7", lambda: _one_gradient(learner, batch, algorithm, model, end)),
     ]
-    return _run(skip, context, learner, checks, None, folder, lambda: spread(batch.sequences, RELOADED))
+    return _run(skip, context, learner, checks, Saved(None, folder, lambda: spread(batch.sequences, RELOADED)))
 
 
 def first_of(batches: BatchSource) -> Any:
@@ -281,67 +287,92 @@ def _run(
     context: StageContext,
     learner: LocalLearner,
     checks: Sequence[Check],
-    causal: CausalModel | None,
-    scalar: ScalarFolder | None,
-    reloaded: Callable[[], Sequences],
+    saved: "Saved",
     *parts: Any,
 ) -> FirstBatch:
     """All checks without a trace. A run that goes on from a saved state has passed them before."""
-    first = FirstBatch(context)
+    first = FirstBatch(context, saved.configurations)
     resumed = StateFile(context.state, {}).path.exists()
-    passed = _passed_before(context) if resumed else frozenset()
-    if resumed and "D11" in passed:
+    if resumed and "D11" in _settled_before(context):
         context.say("first batch: checked before this run was interrupted")
         return first
-    modules = nn.ModuleList([learner.roles])
-    with no_trace(modules, *parts, training=True):
+    with no_trace(learner.roles, *parts, training=True):
         if resumed:
             first.results = [skipped(c.name, "checked before this run was interrupted") for c in checks]
         else:
             first.results = run(checks, skip, first.record)
-        _start_reload(first, skip, causal, scalar, reloaded)
+        first.results.append(_reload(first, skip, saved))
     first.record(first.results)
     context.say(summary(first.results))
     return first
 
 
-def _passed_before(context: StageContext) -> frozenset[str]:
+def _settled_before(context: StageContext) -> frozenset[str]:
     path = context.out / REPORT
-    lines = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    return frozenset(line["name"] for line in lines if line["outcome"] in ("passed", "skipped"))
+    checks = json.loads(path.read_text(encoding="utf-8"))["checks"] if path.exists() else []
+    return frozenset(check["name"] for check in checks if check["outcome"] in ("passed", "skipped", "earlier"))
 
 
-def _start_reload(
-    first: FirstBatch,
-    skip: SkipChecks,
-    causal: CausalModel | None,
-    scalar: ScalarFolder | None,
-    reloaded: Callable[[], Sequences],
-) -> None:
+@dataclass(frozen=True)
+class Saved:
+    """What the stage will save.
+
+    Args:
+        causal, scalar: models; None where the stage saves none of the kind.
+        rows: a few sequences to read.
+    """
+
+    causal: CausalModel | None
+    scalar: ScalarFolder | None
+    rows: Callable[[], Sequences]
+
+    @property
+    def configurations(self) -> frozenset[str]:
+        models = [(POLICY, self.causal.model, self.causal.tokenizer)] if self.causal else []
+        models += [(SCALAR, self.scalar.scalar.model, self.scalar.tokenizer)] if self.scalar else []
+        return frozenset(configuration(*model) for model in models)
+
+    def write(self, folder: Path) -> Mapping[str, Tensor]:
+        """Save everything as the stage will; the numbers to expect."""
+        sequences = self.rows()
+        save_rows(folder, sequences)
+        expected: dict[str, Tensor] = {}
+        with torch.no_grad():
+            if self.causal is not None:
+                save_causal(folder / POLICY, self.causal)
+                expected |= policy_numbers(self.causal, sequences)
+            if self.scalar is not None:
+                save_scalar(folder / SCALAR, self.scalar, golden=sequences)
+                expected |= scalar_numbers(self.scalar, sequences)
+        return expected
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; a stage saves at least one model."""
+        models = [*([self.causal.model] if self.causal else []), *([self.scalar.scalar.model] if self.scalar else [])]
+        return _dtype(models[0])
+
+
+def _reload(first: FirstBatch, skip: SkipChecks, saved: Saved) -> Result:
     """D11 beside the training: what is about to be trained is saved as the stage will save it."""
     if "D11" in skip:
-        first.results.append(skipped("D11", "by the recipe (skip_checks)"))
-        return
+        return skipped("D11", "by the recipe (skip_checks)")
+    earlier = frozenset(c for artefact in first.context.inputs.values() for c in reloaded_in(artefact.folder))
+    if saved.configurations <= earlier:
+        return Result("D11", "earlier", None, None, 0.0, "an earlier stage passed it for the same configuration")
     if processes.current().rank != 0:
-        return
+        return skipped("D11", "the process of rank 0 does it")
     folder = first.context.state / RELOAD
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    sequences = reloaded()
-    save_rows(folder, sequences)
-    expected: dict[str, Tensor] = {}
-    dtype = torch.float32
-    with torch.no_grad():
-        if causal is not None:
-            dtype = _dtype(causal.model)
-            save_causal(folder / POLICY, causal)
-            expected |= policy_numbers(causal, sequences)
-        if scalar is not None:
-            dtype = _dtype(scalar.scalar.model)
-            save_scalar(folder / SCALAR, scalar, golden=sequences)
-            expected |= scalar_numbers(scalar, sequences)
-    first.probe = Probe.start("assent.stages.reload", folder, expected, dtype=dtype)
-    first.results.append(Result("D11", "running", None, None, 0.0, "a new process loads what was saved"))
+    first.probe = Probe.start("assent.stages.reload", folder, saved.write(folder), dtype=saved.dtype)
+    return Result("D11", "running", None, None, 0.0, "a new process loads what was saved")
+
+
+def reloaded_in(folder: Path) -> frozenset[str]:
+    """The configurations that a finished stage has seen saved and loaded."""
+    path = folder / REPORT
+    return frozenset(json.loads(path.read_text(encoding="utf-8"))["reloaded"]) if path.exists() else frozenset()
 
 
 # ------------------------------------------------------------------------------------------------ pieces

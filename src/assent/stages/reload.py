@@ -1,5 +1,7 @@
 """The other process of check D11: `python -m assent.stages.reload FOLDER DTYPE` loads what was saved and reads it."""
 
+import hashlib
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -8,10 +10,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import __version__ as TRANSFORMERS
 
 from assent.doctor.reload import FOUND
 from assent.models.folders import CausalModel, ScalarFolder, load_causal, load_scalar
-from assent.models.forward import token_outputs
+from assent.models.forward import SCORE_OFFSET, token_outputs
+from assent.models.tokenizer import tokenizer_hash
+from assent.pipeline.artefact import code_version
 from assent.types import Sequences
 
 POLICY, SCALAR, ROWS = "policy", "scalar", "rows.pt"
@@ -29,6 +35,18 @@ def scalar_numbers(folder: ScalarFolder, sequences: Sequences) -> dict[str, Tens
     there = sequences.to(folder.scalar.model.device)
     scores, values = folder.scalar.last_scores(there), folder.scalar.token_values(there)
     return {"scores": scores.detach().cpu(), "values": values.detach().cpu()}
+
+
+TOKENS = {"bos_token_id", "eos_token_id", "pad_token_id"}
+VOLATILE = TOKENS | {"architectures", "transformers_version", "_name_or_path", SCORE_OFFSET}
+"""Parts of a config that saving sets, or that differ between two models which are saved and loaded alike."""
+
+
+def configuration(kind: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What decides whether a model of this kind can be saved and loaded: everything but the numbers in it."""
+    config = {k: v for k, v in model.config.to_dict().items() if k not in VOLATILE}
+    what = [config, str(model.dtype), tokenizer_hash(tokenizer), code_version(), torch.__version__, TRANSFORMERS]
+    return f"{kind} {hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]}"
 
 
 def save_rows(folder: Path, sequences: Sequences) -> None:
