@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -66,7 +65,6 @@ def numbers_of(folder: Path, dtype: torch.dtype) -> Mapping[str, Tensor]:
 
 
 def main(folder: Path, dtype: str) -> None:
-    os.nice(10)  # the training has the right of way
     torch.save(dict(numbers_of(folder, getattr(torch, dtype))), folder / FOUND)
 
 
