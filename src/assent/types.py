@@ -435,7 +435,10 @@ class CriticScored(Scored):
 
 @dataclass(frozen=True)
 class Experience:
-    """What an actor-critic update trains on; one sequence is one unit, one included token one item of the loss."""
+    """What an actor-critic update trains on; one sequence is one unit, one included token one item of the loss.
+
+    Masked places of its tensors are 0, whatever was there: a nan times a zero gradient would be a nan gradient.
+    """
 
     sequences: Sequences
     old_logprobs_BT: Tensor
@@ -451,6 +454,8 @@ class Experience:
                 raise ValueError(
                     f"{name} must have the mask's shape {tuple(shape)}; got {tuple(getattr(self, name).shape)}"
                 )
+            kept = torch.where(self.sequences.mask_BT, getattr(self, name), 0.0)
+            object.__setattr__(self, name, kept)
 
     def __len__(self) -> int:
         return len(self.sequences)

@@ -1,0 +1,160 @@
+"""What every algorithm must do, whatever it is; a new one is taken up by adding its name to `CASES`."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from assent.algorithms.ppo import PPO
+from assent.algorithms.reward_model import RewardModel
+from assent.algorithms.sft import SFT
+from assent.evals.toy_world import TableForward, Tables
+from assent.track.catalogue import lookup
+from assent.types import ComparisonBatch, Experience, Sequences, TokenBatch
+
+
+def sequences_of(count: int, seed: int) -> Sequences:
+    """Responses of one and two tokens over a vocabulary of 3, two prompts."""
+    ids = torch.randint(0, 3, (count, 3), generator=torch.Generator().manual_seed(seed)).tolist()
+    return Sequences.of([[r[0] % 2] for r in ids], [r[1 : 2 + i % 2] for i, r in enumerate(ids)])
+
+
+def tokens(seed: int) -> TokenBatch:
+    return TokenBatch(sequences_of(9, seed))
+
+
+def comparisons(seed: int) -> ComparisonBatch:
+    """Prompts of 2, 3 and 4 responses of two tokens each, in a chain of preferences."""
+    counts = [2, 3, 4, 2]
+    total = sum(counts)
+    ids = torch.randint(0, 3, (total, 2), generator=torch.Generator().manual_seed(seed)).tolist()
+    starts = [sum(counts[:g]) for g in range(len(counts))]
+    pairs = [(s + i, s + j, g) for g, s in enumerate(starts) for i in range(counts[g]) for j in range(i + 1, counts[g])]
+    group = [g for g, k in enumerate(counts) for _ in range(k)]
+    return ComparisonBatch(
+        Sequences.of([[g % 2] for g in group], ids),
+        torch.tensor(counts),
+        torch.tensor([p[0] for p in pairs]),
+        torch.tensor([p[1] for p in pairs]),
+        torch.tensor([p[2] for p in pairs]),
+        torch.full((len(pairs),), 0.2, dtype=torch.float64),
+    )
+
+
+def experience(seed: int) -> Experience:
+    sequences = sequences_of(9, seed)
+    g = torch.Generator().manual_seed(seed)
+    shape = sequences.mask_BT.shape
+    with torch.no_grad():
+        old = TableForward(Tables(2, 3, seed=7)).logprobs(sequences)
+    noise = [torch.where(sequences.mask_BT, torch.randn(shape, generator=g, dtype=torch.float64), 0.0) for _ in "abc"]
+    return Experience(sequences, torch.where(sequences.mask_BT, old, 0.0), *noise)
+
+
+Case = tuple[Any, Callable[[int], Any]]
+CASES: dict[str, Case] = {
+    "sft": (SFT(), tokens),
+    "reward_model": (RewardModel(), comparisons),
+    "reward_model centred": (RewardModel(centering=0.01), comparisons),
+    "ppo": (PPO(), experience),
+    "ppo with every option": (PPO(dual_clip=3.0, entropy_coef=0.01, value_clip=None, clip_high=0.28), experience),
+    "ppo in critic warm-up": (PPO(critic_warmup_steps=5).at(0), experience),
+}
+
+
+@pytest.fixture(params=CASES, ids=lambda name: name.replace(" ", "_"))
+def case(request) -> Case:
+    return CASES[request.param]
+
+
+def tables() -> Tables:
+    made = Tables(2, 3, seed=1)
+    with torch.no_grad():
+        made.scores_XVV.normal_(generator=torch.Generator().manual_seed(2))
+        made.values_XS.normal_(generator=torch.Generator().manual_seed(3))
+    return made
+
+
+def gradient(algorithm: Any, batches: list[Any]) -> torch.Tensor:
+    """Of the summed loss over several batches, undivided."""
+    model = tables()
+    torch.stack([algorithm.loss(batch, TableForward(model)).sum() for batch in batches]).sum().backward()
+    return torch.cat(
+        [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in model.parameters()]
+    )
+
+
+def test_it_is_a_frozen_value_that_refuses_unknown_settings(case):
+    algorithm, _ = case
+    with pytest.raises((dataclasses.FrozenInstanceError, AttributeError, TypeError)):
+        algorithm.surely_no_field = 1
+    adapter = TypeAdapter(type(algorithm))
+    assert adapter.validate_python(dataclasses.asdict(algorithm)) == algorithm
+    with pytest.raises(ValidationError, match="surely_no_field"):
+        adapter.validate_python({"surely_no_field": 1})
+
+
+def test_the_sum_and_the_denominator_add_over_units(case):
+    algorithm, make = case
+    batch = make(0)
+    units = [batch.select(torch.tensor([i])) for i in range(len(batch))]
+    assert sum(u.denominator for u in units) == pytest.approx(batch.denominator)
+    assert int(sum(u.costs for u in units)) == int(batch.costs.sum())
+    torch.testing.assert_close(gradient(algorithm, units), gradient(algorithm, [batch]), rtol=1e-9, atol=1e-12)
+
+
+def test_the_order_of_units_changes_nothing(case):
+    algorithm, make = case
+    batch = make(1)
+    shuffled = batch.select(torch.randperm(len(batch), generator=torch.Generator().manual_seed(9)))
+    torch.testing.assert_close(gradient(algorithm, [shuffled]), gradient(algorithm, [batch]), rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_masked_changes_nothing_not_even_as_nan(case):
+    """Poison beyond each response: token ids, advantages, old values."""
+    algorithm, make = case
+    batch = make(2)
+    s = batch.sequences
+    ids = s.token_ids_BL.clone()
+    beyond = torch.arange(ids.shape[1]) >= s.lengths_B[:, None]
+    ids[beyond] = 2
+    clean = Sequences(ids, s.prompt_lengths_B, s.response_lengths_B, s.mask_BT)
+    changes: dict[str, Any] = {"sequences": clean}
+    for field in ("advantages_BT", "returns_BT", "old_logprobs_BT", "old_values_BT"):
+        if hasattr(batch, field):
+            changes[field] = torch.where(s.mask_BT, getattr(batch, field), float("nan"))
+    poisoned = dataclasses.replace(batch, **changes)
+    torch.testing.assert_close(gradient(algorithm, [poisoned]), gradient(algorithm, [batch]), rtol=0, atol=0)
+
+
+def test_every_metric_is_declared_and_a_mean_over_something(case):
+    algorithm, make = case
+    metrics = algorithm.loss(make(3), TableForward(tables())).metrics
+    assert metrics
+    for name, mean in metrics.items():
+        lookup(name)
+        assert mean.count > 0 and mean.value == mean.value
+
+
+def test_metrics_add_like_the_loss(case):
+    algorithm, make = case
+    batch = make(4)
+    whole = algorithm.loss(batch, TableForward(tables())).metrics
+    for name, mean in whole.items():
+        parts = [algorithm.loss(batch.select(torch.tensor([i])), TableForward(tables())).metrics[name]
+                 for i in range(len(batch))]  # fmt: skip
+        assert sum(p.total for p in parts) == pytest.approx(mean.total, rel=1e-6, abs=1e-6)
+        assert sum(p.count for p in parts) == pytest.approx(mean.count)
+
+
+def test_it_leaves_its_batch_untouched(case):
+    algorithm, make = case
+    batch, again = make(5), make(5)
+    gradient(algorithm, [batch])
+    for field in dataclasses.fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, getattr(again, field.name))
