@@ -39,7 +39,8 @@ def test_every_check_of_rl_passes_and_d11_in_a_process_of_its_own(tmp_path):
     first = check_rl((), context, healthy.parts)
     names = ["D8", "D4", "D3", "D1", "D5", "D2", "D6", "D7"]
     assert outcomes(context) == dict.fromkeys(names, "passed") | {"D11": "running"}
-    assert said(context)[-1].startswith("first batch: 8 checks passed in ")
+    assert said(context)[-2].startswith("first batch: 8 checks passed in ")
+    assert said(context)[-1].startswith("token audit: ")
     assert "Token audit" in (context.out / "token_audit.txt").read_text()
     assert reloaded_in(context.out) == frozenset()
     first.finish()
@@ -123,7 +124,7 @@ def test_a_refusal_stops_the_stage_is_recorded_and_can_be_skipped(tmp_path):
     assert outcomes(context) == {"D8": "passed", "D4": "passed", "D3": "passed", "D1": "passed", "D5": "failed"}
     check_rl(("D5", "D11"), context, parts)
     assert outcomes(context)["D5"] == outcomes(context)["D11"] == "skipped"
-    assert said(context)[-1].endswith("skipped: D5, D11")
+    assert said(context)[-2].endswith("skipped: D5, D11")
 
 
 def test_a_resumed_run_is_not_checked_again(tmp_path):

@@ -21,7 +21,8 @@ def looked_at(sequences, **options):
 def test_d8_passes_and_counts():
     found = looked_at(HEALTHY, boundaries=Boundaries(1, 2))
     assert (found.ended, found.end_in_loss, found.tokens, found.double_begin, found.nothing) == (2, 2, 5, 0, 0)
-    assert tokens_in_place(found, ends_expected=True).figure == 0
+    passed = tokens_in_place(found, ends_expected=True)
+    assert passed.figure == 0 and "5 tokens in the loss; 2 end tokens among them; 1 of 2 rows" in passed.detail
     assert "as one text: 1 of 2" in found.text
 
 

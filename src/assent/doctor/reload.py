@@ -29,7 +29,7 @@ class Probe:
         process: writes `found.pt` into the folder.
         folder: of the probe.
         dtype: of the weights; sets the tolerance.
-        started: by the clock of `time.monotonic`.
+        started: by the clock of `time.time`, as files are stamped.
     """
 
     process: subprocess.Popen[bytes]
@@ -63,11 +63,13 @@ class Probe:
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
             )
-        return cls(process, folder, dtype, time.monotonic())
+        return cls(process, folder, dtype, time.time())
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.started
+        """How long the process took, or has taken so far; not how long the training beside it did."""
+        found = self.folder / FOUND
+        return max(0.0, (found.stat().st_mtime if found.exists() else time.time()) - self.started)
 
     def finish(self) -> Finding:
         """Wait for the process and compare.

@@ -50,9 +50,11 @@ def score_reads_the_end(
         gap = (wider - base).abs().max().item() / scale
     if not gap <= NOISE[dtype]:
         raise _padding_is_scored(name, gap * scale, NOISE[dtype] * scale)
+    has_padding = columns > 0 or bool((sequences.lengths_B < sequences.token_ids_BL.shape[1]).any())
+    padding = f"padding moves them by {gap * scale:.1g}" if has_padding else "no padding in this batch"
     detail = (
         f"{name}: another last token changes {min(shares):.0%} of {len(sequences)} scores or more; scores span "
-        f"{base.min().item():.3g} to {base.max().item():.3g}; padding moves them by {gap * scale:.1g}"
+        f"{base.min().item():.3g} to {base.max().item():.3g}; {padding}"
     )
     return Finding(1 - min(shares), 1 - MOST, detail)
 

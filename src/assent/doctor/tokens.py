@@ -48,6 +48,7 @@ class Audit:
         ended: rows whose response closes with an end token.
         end_in_loss: rows of `ended` in which that token is included.
         tokens: included response tokens.
+        boundaries: see there.
         text: the table, plain text.
     """
 
@@ -56,6 +57,7 @@ class Audit:
     ended: int
     end_in_loss: int
     tokens: int
+    boundaries: Boundaries | None
     text: str
 
 
@@ -105,7 +107,9 @@ def audit(
         repr(vocabulary.decode(ids[row, : min(SHOWN, int(last[row]) + 1)].tolist())),
         "",
     ]
-    return Audit(**counts, text="\n".join([*head, *_table(sequences, row, vocabulary, scored_BT)]) + "\n")
+    return Audit(
+        **counts, boundaries=boundaries, text="\n".join([*head, *_table(sequences, row, vocabulary, scored_BT)]) + "\n"
+    )
 
 
 def _boundary_line(boundaries: Boundaries | None) -> str:
@@ -173,5 +177,8 @@ def tokens_in_place(found: Audit, *, ends_expected: bool) -> Finding:
                 "responses are cut at the maximal length before their end: raise it",
             ),
         )
-    detail = f"{found.tokens:,} tokens in the loss; {found.end_in_loss} end tokens among them; see token_audit.txt"
+    merged = ""
+    if found.boundaries is not None and found.boundaries.differing:
+        merged = f"; {found.boundaries.differing} of {found.boundaries.total} rows tokenise otherwise as one text"
+    detail = f"{found.tokens:,} tokens in the loss; {found.end_in_loss} end tokens among them{merged}"
     return Finding(float(found.ended - found.end_in_loss), 0.0, detail)

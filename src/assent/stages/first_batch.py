@@ -82,6 +82,8 @@ class FirstBatch:
 
     def record(self, results: Sequence[Result]) -> None:
         """Write the report, and which configurations later stages need not save and load again."""
+        if processes.current().rank != 0:
+            return
         came_back = any(r.name == "D11" and r.outcome in ("passed", "earlier") for r in results)
         reloaded = sorted(self.configurations) if came_back else []
         report = {"checks": [r.to_json() for r in results], "reloaded": reloaded}
@@ -304,6 +306,9 @@ def _run(
         first.results.append(_reload(first, skip, saved))
     first.record(first.results)
     context.say(summary(first.results))
+    for result in first.results:
+        if result.name == "D8" and result.outcome == "passed":
+            context.say(f"token audit: {result.detail}; one row of it is in {AUDIT}")
     return first
 
 
