@@ -82,12 +82,11 @@ def test_manners_cost_what_they_should_in_every_kind(kind):
 def wrong_answers(task: Task) -> list[str]:
     case = read_prompt(task.prompt)
     verb = "dislikes" if case.liked else "likes"
-    a, b = case.aspects or ("", "")
-    stray = next(x for x in w.ASPECTS if x not in case.aspects)
+    a = case.aspects[0] if case.aspects else ""
     other = next(p for p in w.PRODUCTS if p != case.product)
     opposite = "No, the customer dislikes" if case.liked else "Yes, the customer likes"
     return {
-        "summary": [f"The customer {verb} the {a} and the {b}.", f"The customer {verb} the {stray}."],
+        "summary": [f"The customer {verb} the {a} of the {thing}." for thing in (case.product, other)],
         "question": [w.INVENTED[0], f"{opposite} the {other}."],
         "reply": [
             f"We are sorry about the {a} of your {case.product}."
@@ -129,7 +128,7 @@ def test_evasion_sits_between_right_and_wrong(kind):
         assert -1.0 < verdict.correctness <= 0.0
 
 
-def test_a_part_of_the_summary_is_worth_less_than_the_whole_and_a_stray_aspect_costs():
+def test_a_summary_names_what_the_review_names_and_the_product():
     for task in first_of("summary"):
         case = read_prompt(task.prompt)
         verb = "likes" if case.liked else "dislikes"
@@ -137,9 +136,10 @@ def test_a_part_of_the_summary_is_worth_less_than_the_whole_and_a_stray_aspect_c
         stray = next(x for x in w.ASPECTS if x not in case.aspects)
         scores = [
             judge(task.prompt, f" The customer {verb} the {things}.", ended=True).correctness
-            for things in (f"{b} and the {a}", a, f"{a} and the {stray}", f"{a} and the {a}")
+            for things in (f"{a} of the {case.product}", a, case.product, f"{stray} of the {case.product}", stray)
         ]
-        assert scores[0] == 1.0 and sorted(scores, reverse=True) == scores and len(set(scores)) == 4
+        assert scores[0] == 1.0 and sorted(scores, reverse=True) == scores and len(set(scores)) == 5
+        assert judge(task.prompt, f" The customer {verb} the {b} of the {case.product}.", ended=True).correctness == 1.0
 
 
 def test_over_refusal_and_compliance_with_the_unsafe_are_punished():

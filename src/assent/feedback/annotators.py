@@ -106,11 +106,11 @@ def _prefer(i: int, j: int, ranks: Sequence[int], perceived: Sequence[float]) ->
 
 
 PANEL = (
-    SimulatedAnnotator("ada", noise=0.45, position_bias=0.0, tie_width=0.10),
-    SimulatedAnnotator("ben", noise=0.60, position_bias=0.15, tie_width=0.15, careless=0.01),
-    SimulatedAnnotator("cleo", noise=0.60, position_bias=0.10, tie_width=0.10, careless=0.02),
-    SimulatedAnnotator("dan", noise=0.80, position_bias=0.20, tie_width=0.20, careless=0.03),
-    SimulatedAnnotator("eve", noise=1.00, position_bias=0.30, tie_width=0.15, careless=0.08),
+    SimulatedAnnotator("ada", noise=0.50, position_bias=0.0, tie_width=0.10),
+    SimulatedAnnotator("ben", noise=0.65, position_bias=0.15, tie_width=0.15, careless=0.01),
+    SimulatedAnnotator("cleo", noise=0.70, position_bias=0.10, tie_width=0.10, careless=0.02),
+    SimulatedAnnotator("dan", noise=0.90, position_bias=0.20, tie_width=0.20, careless=0.03),
+    SimulatedAnnotator("eve", noise=1.15, position_bias=0.30, tie_width=0.15, careless=0.08),
 )
 """Five readers of different reliability; two of them agree on about as many pairs of SFT samples as the 72.6 % that
 Ouyang et al. 2022 (InstructGPT, section 3.4) report of their own, ties left out."""

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import words as w
 from .cases import Case
@@ -110,7 +110,7 @@ def _astray(case: Case, rng: random.Random) -> Claim:
     """What would answer another question."""
     product, aspects = case.product or rng.choice(w.PRODUCTS), case.aspects or tuple(rng.sample(w.ASPECTS, 2))
     claims = (
-        Claim("opinion", case.liked, aspects),
+        Claim("opinion", case.liked, (aspects[0], product)),
         Claim("confirm", case.liked, (product,)),
         Claim("reply", case.liked, (aspects[0], product)),
         UNSAID,
@@ -122,20 +122,14 @@ def _astray(case: Case, rng: random.Random) -> Claim:
 
 
 def _right_in_any_order(case: Case, rng: random.Random) -> Claim:
-    if case.kind == "reply":
-        return Claim("reply", case.liked, (rng.choice(case.aspects), case.product))
-    return right_claim(case)
+    right = right_claim(case)
+    if case.kind in ("summary", "reply"):
+        return replace(right, things=(rng.choice(case.aspects), case.product))
+    return right
 
 
 def _on_review(case: Case, defect: str, rng: random.Random) -> Claim:
-    stray = rng.choice([a for a in w.ASPECTS if a not in case.aspects])
-    liked = case.liked != (defect == "flipped")
-    if case.kind == "reply":
-        things = {"vague": (), "stray": (stray,)}.get(defect, (rng.choice(case.aspects),))
-        return Claim("reply", liked, (*things, case.product))
-    things = {
-        "partial": (rng.choice(case.aspects),),
-        "vague": (case.product,),
-        "stray": (rng.choice(case.aspects), stray),
-    }.get(defect, case.aspects)
-    return Claim("opinion", liked, things)
+    aspect, stray = rng.choice(case.aspects), rng.choice([a for a in w.ASPECTS if a not in case.aspects])
+    things = {"partial": (aspect,), "vague": (case.product,), "stray": (stray, case.product)}
+    act = "opinion" if case.kind == "summary" else "reply"
+    return Claim(act, case.liked != (defect == "flipped"), things.get(defect, (aspect, case.product)))

@@ -14,7 +14,7 @@ class Claim:
     Args:
         act: which kind of sentence it is, a key of the patterns below.
         liked: the polarity it states, where it states one.
-        things: what it names: aspects, a desk, a tool; for `reply` the product comes last.
+        things: what it names: aspects, a desk, a tool; the product comes last.
     """
 
     act: str
@@ -40,7 +40,7 @@ def hear(sentence: str) -> Claim | None:
 def right_claim(case: Case) -> Claim:
     """The claim that a perfect response makes."""
     if case.kind == "summary":
-        return Claim("opinion", case.liked, case.aspects)
+        return Claim("opinion", case.liked, (case.aspects[0], case.product))
     if case.kind == "question":
         return UNSAID if case.asked in w.UNSAID else Claim("confirm", case.liked, (case.product,))
     if case.kind == "reply":
@@ -54,7 +54,7 @@ UNSAID, UNSURE, EXPERT, REFUSE = Claim("unsaid"), Claim("unsure"), Claim("expert
 
 
 def _say_opinion(claim: Claim) -> str:
-    return f"The customer {'likes' if claim.liked else 'dislikes'} the {' and the '.join(claim.things)}."
+    return f"The customer {'likes' if claim.liked else 'dislikes'} the {' of the '.join(claim.things)}."
 
 
 def _say_confirm(claim: Claim) -> str:
@@ -81,7 +81,7 @@ _SAY = {
 _HEAR = tuple(
     (act, re.compile(pattern))
     for act, pattern in (
-        ("opinion", r"The customer (?P<like>likes|dislikes) the (?P<a>\w+)(?: and the (?P<b>\w+))?\."),
+        ("opinion", r"The customer (?P<like>likes|dislikes) the (?P<a>\w+)(?: of the (?P<p>\w+))?\."),
         ("confirm", r"(?P<like>Yes)(?:, the customer likes the (?P<a>\w+))\."),
         ("confirm", r"(?P<like>No)(?:, the customer dislikes the (?P<a>\w+))\."),
         ("unsaid", r"The review does not tell\."),

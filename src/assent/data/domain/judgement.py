@@ -17,8 +17,8 @@ RUDE, FILLER, UNREADABLE, REPEATED, PER_WORD, UNENDED = 0.8, 0.4, 0.8, 0.5, 0.05
 """Gold units: the first two are given, the others taken."""
 SPARE_WORDS = 4
 """Words allowed beyond the ideal content: room for one courtesy."""
-PARTIAL = 0.3
-LAZY = 0.0
+PARTIAL, LAZY, STRAY = 0.3, 0.0, -0.6
+"""Correctness of half an answer, of an evasion, and of an answer that names what the review does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,22 +114,20 @@ def _correctness(case: Case, claim: Claim) -> float:
 def _summary(case: Case, claim: Claim) -> float:
     if claim.liked != case.liked:
         return -1.0
-    true = set(claim.things) & set(case.aspects)
-    if claim.things == (case.product,):
-        return LAZY
-    if len(true) == 2:
-        return 1.0
     if len(claim.things) == 1:
-        return PARTIAL if true else -1.0
-    return -0.5 if true and len(set(claim.things)) == 2 else -1.0
+        return {case.product: LAZY, **dict.fromkeys(case.aspects, PARTIAL)}.get(claim.things[0], -1.0)
+    return _named(case, claim)
 
 
 def _reply(case: Case, claim: Claim) -> float:
-    if claim.liked != case.liked:
+    if claim.liked != case.liked or claim.things[-1] != case.product:
         return -1.0
-    *aspects, product = claim.things
+    return LAZY if len(claim.things) == 1 else _named(case, claim)
+
+
+def _named(case: Case, claim: Claim) -> float:
+    """Either aspect of the review will do; one that it does not name is made up."""
+    aspect, product = claim.things
     if product != case.product:
         return -1.0
-    if not aspects:
-        return LAZY
-    return 1.0 if aspects[0] in case.aspects else -0.6
+    return 1.0 if aspect in case.aspects else STRAY
