@@ -63,6 +63,21 @@ def texts(row: Row, column: str) -> tuple[str, ...]:
     )
 
 
+def documents(row: Row, column: str) -> list[str]:
+    """A column that holds a list of texts, or of lists of texts, each of which is joined by a space; may be empty."""
+    value = get(row, column)
+    if isinstance(value, list):
+        items = [item if isinstance(item, list) else [item] for item in value]
+        if all(isinstance(part, str) for item in items for part in item):
+            return [whole for whole in (" ".join(item) for item in items) if whole.strip()]
+    raise DataError(
+        f"the column {column!r} must hold a list of texts, or of lists of texts",
+        got=brief(value),
+        why="documents are made of text",
+        fix="mend the row, or name a column that holds text",
+    )
+
+
 def choice(row: Row, column: str, value: Any) -> int:
     """A judgement coded 0 tie, 1 the first, 2 the second."""
     if value in (0, 1, 2) and isinstance(value, int) and not isinstance(value, bool):

@@ -14,14 +14,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from assent.config import Frozen
-from assent.data.columns import PromptColumns, choice, get, read_prompt, text, texts
+from assent.config import External, Frozen
+from assent.data.columns import PromptColumns, choice, documents, get, read_prompt, text, texts
 from assent.data.dialogue import as_dialogue, brief, cut_response, dialogue, same_prompt
 from assent.data.readers import LeftOut
 from assent.data.reading import DataSet, Reading, read_data
 from assent.data.rows import Row
 from assent.errors import DataError
 from assent.records import Comparison, Degree, Demonstration, Document, Message, Preference, PromptText, Task
+
+DataPath = Annotated[str, External()]
+"""A file or folder, which must exist before a run begins and whose contents are part of what is made; or a hub name."""
 
 
 def _identity(row: Row, column: str | None) -> str:
@@ -41,10 +44,15 @@ def _label(row: Row, column: str | None) -> str:
 
 
 class Text(Frozen):
-    """Documents for pretraining. `cut_at: blank_line` makes each paragraph of a text a document of its own."""
+    """Documents for pretraining. `cut_at: blank_line` makes each paragraph of a text a document of its own.
+
+    Args:
+        text: column with a text, or a list: each of its items is then a document, the texts of an item that is itself a
+            list being joined by a space.
+    """
 
     format: Literal["text"] = "text"
-    path: str
+    path: DataPath
     text: str = "text"
     cut_at: Literal["nowhere", "blank_line"] = "nowhere"
     reading: Reading = Reading()
@@ -52,25 +60,31 @@ class Text(Frozen):
     def read(self) -> DataSet[Document]:
         return read_data(self.path, self.reading, self.records)
 
-    def records(self, row: Row) -> Iterator[Document]:
-        whole = text(row, self.text)
-        if self.cut_at == "nowhere":
-            yield Document(whole)
-            return
-        paragraph: list[str] = []
-        for line in [*whole.split("\n"), ""]:
-            if line.strip():
-                paragraph.append(line)
-            elif paragraph:
-                yield Document("\n".join(paragraph))
-                paragraph = []
+    def records(self, row: Row) -> Iterator[Document | LeftOut]:
+        listed = isinstance(get(row, self.text), list)
+        wholes = documents(row, self.text) if listed else [text(row, self.text)]
+        if not wholes:
+            yield LeftOut("an empty list of texts")
+        for whole in wholes:
+            yield from (Document(part) for part in (paragraphs(whole) if self.cut_at == "blank_line" else [whole]))
+
+
+def paragraphs(whole: str) -> Iterator[str]:
+    """What stands between blank lines."""
+    paragraph: list[str] = []
+    for line in [*whole.split("\n"), ""]:
+        if line.strip():
+            paragraph.append(line)
+        elif paragraph:
+            yield "\n".join(paragraph)
+            paragraph = []
 
 
 class Demonstrations(Frozen):
     """A prompt and the response to imitate."""
 
     format: Literal["demonstrations"] = "demonstrations"
-    path: str
+    path: DataPath
     prompt: PromptColumns = "prompt"
     response: str = "response"
     reading: Reading = Reading()
@@ -86,7 +100,7 @@ class Messages(Frozen):
     """Dialogues: the last turn, which must be the assistant's, is the response, and all before it the prompt."""
 
     format: Literal["messages"] = "messages"
-    path: str
+    path: DataPath
     messages: str = "messages"
     reading: Reading = Reading()
 
@@ -117,7 +131,7 @@ class Pairs(Frozen):
     """
 
     format: Literal["pairs"] = "pairs"
-    path: str
+    path: DataPath
     prompt: PromptColumns | None = "prompt"
     chosen: str = "chosen"
     rejected: str = "rejected"
@@ -178,7 +192,7 @@ class Rankings(Frozen):
     """
 
     format: Literal["rankings"] = "rankings"
-    path: str
+    path: DataPath
     prompt: PromptColumns = "prompt"
     responses: str = "responses"
     ranks: str = "ranks"
@@ -219,7 +233,7 @@ class RankedList(Frozen):
     """K responses in a list, the best first, no ties."""
 
     format: Literal["ranked_list"] = "ranked_list"
-    path: str
+    path: DataPath
     prompt: PromptColumns = "prompt"
     responses: str = "responses"
     id: str | None = None
@@ -243,7 +257,7 @@ class QaFeedback(Frozen):
     """
 
     format: Literal["qa_feedback"] = "qa_feedback"
-    path: str
+    path: DataPath
     prompt: PromptColumns = "question"
     responses: Annotated[tuple[str, ...], Field(min_length=2)] = (
         "prediction 1",
@@ -287,7 +301,7 @@ class Votes(Frozen):
     """
 
     format: Literal["votes"] = "votes"
-    path: str
+    path: DataPath
     prompt: PromptColumns = ("instruction", "input")
     responses: tuple[str, str] = ("response1", "response2")
     votes: Annotated[tuple[str, ...], Field(min_length=1)] = ("annotator1", "annotator2", "annotator3")
@@ -320,7 +334,7 @@ class OasstTrees(Frozen):
     """
 
     format: Literal["oasst_trees"] = "oasst_trees"
-    path: str
+    path: DataPath
     prompt: str = "prompt"
     reading: Reading = Reading()
 
@@ -374,7 +388,7 @@ class Tasks(Frozen):
     """Prompts to answer."""
 
     format: Literal["tasks"] = "tasks"
-    path: str
+    path: DataPath
     prompt: PromptColumns = "prompt"
     id: str | None = None
     kind: str | None = None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Generic, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from assent.config import Frozen
 from assent.data.readers import LeftOut, OnBadRow, ReadReport, read_records
@@ -33,6 +33,8 @@ class Reading(Frozen):
         limit: records to read at most, the first ones; null for all.
         held_out: share of prompts kept from training, 0 for none.
         seed: decides which prompts are held out.
+        swap: train on what would be held out and hold out the rest: the other half of the prompts, for a second reward
+            model that judges a policy trained on the first.
     """
 
     split: str | None = None
@@ -42,6 +44,13 @@ class Reading(Frozen):
     limit: Annotated[int, Field(ge=1)] | None = None
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
     seed: int = 0
+    swap: bool = False
+
+    @model_validator(mode="after")
+    def _something_to_swap(self) -> "Reading":
+        if self.swap and not self.held_out:
+            raise ValueError("swap trains on what is held out; set held_out above 0, or leave swap out")
+        return self
 
 
 def read_data(path: str, reading: Reading, make: Callable[[Row], Iterable[R | LeftOut]]) -> DataSet[R]:
@@ -53,5 +62,7 @@ def read_data(path: str, reading: Reading, make: Callable[[Row], Iterable[R | Le
     rows = read_rows(path, reading.split, subset=reading.subset, revision=reading.revision)
     records, report = read_records(rows, make, source=path, on_bad_row=reading.on_bad_row, limit=reading.limit)
     train, held_out = hold_out(records, reading.held_out, reading.seed)
+    if reading.swap:
+        train, held_out = held_out, train
     marked = [replace(r, split="held_out") if isinstance(r, Task) else r for r in held_out]
     return DataSet(train, marked, report)

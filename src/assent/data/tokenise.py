@@ -104,7 +104,7 @@ def tokenise_demonstrations(
         DataError: one is over budget and `over_long` is `refuse`, all are, or an encoding is empty.
     """
     encoded = [(prompt(d.prompt), [response(d.response)]) for d in demonstrations]
-    kept, report = _within(encoded, budget, "demonstrations")
+    kept, report = within(encoded, budget, "demonstrations")
     return [TokenExample(p, r) for p, (r,) in (encoded[i] for i in kept)], report
 
 
@@ -117,7 +117,7 @@ def tokenise_comparisons(
         DataError: one is over budget and `over_long` is `refuse`, all are, or an encoding is empty.
     """
     encoded = [(prompt(c.prompt), [response(r) for r in c.responses]) for c in comparisons]
-    kept, report = _within(encoded, budget, "comparisons")
+    kept, report = within(encoded, budget, "comparisons")
     return [ComparisonExample(*encoded[i], comparisons[i].preferences) for i in kept], report
 
 
@@ -129,14 +129,23 @@ def tokenise_tasks(tasks: Sequence[Task], prompt: EncodePrompt, budget: Budget) 
         ValueError: an encoding is empty.
     """
     encoded: list[tuple[Sequence[int], list[Sequence[int]]]] = [(prompt(t.prompt), []) for t in tasks]
-    kept, report = _within(encoded, budget, "prompts")
+    kept, report = within(encoded, budget, "prompts")
     return [Prompt(tasks[i].id, tasks[i].prompt, tuple(encoded[i][0]), tasks[i].kind) for i in kept], report
 
 
-def _within(
+def within(
     encoded: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], budget: Budget, kind: str
 ) -> tuple[list[int], TokenReport]:
-    """Which records are within budget, and the report."""
+    """Which records are within budget, by index, and the report.
+
+    Args:
+        encoded: of each record the tokens of its prompt, and of every response to it.
+        budget: how long they may be.
+        kind: what they are, in the plural.
+
+    Raises:
+        DataError: one is over budget and `over_long` is `refuse`, or all are.
+    """
     found = [over for i, item in enumerate(encoded) for over in _over(i, *item, budget)]
     if found and (budget.over_long == "refuse" or len(found) == len(encoded)):
         raise DataError(

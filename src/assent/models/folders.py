@@ -84,7 +84,7 @@ def load_causal(path: str | Path, *, dtype: torch.dtype = torch.float32, device:
         ContractError: weights are missing, unexpected or of another shape, or the model cannot be trained on
         (`prepare`).
     """
-    model = _read(AutoModelForCausalLM, path, dtype)
+    model = read_weights(AutoModelForCausalLM, path, dtype)
     tokenizer = load_tokenizer(path)
     _require_room(model, tokenizer)
     return CausalModel(_ready(model, device), tokenizer)
@@ -146,7 +146,13 @@ def _ready(model: PreTrainedModel, device: str = "cpu") -> PreTrainedModel:
     return model
 
 
-def _read(kind: Any, path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+def read_weights(kind: Any, path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The model of a folder or hub name as `kind`, one of transformers' Auto classes.
+
+    Raises:
+        ArtefactError: there is no such model.
+        ContractError: weights are missing, unexpected or of another shape.
+    """
     if not (Path(path).is_dir() or _may_be_hub_name(path)):
         raise _unreadable(path, FileNotFoundError("no such folder"))
     try:
@@ -331,7 +337,7 @@ def load_scalar(path: str | Path, *, dtype: torch.dtype = torch.float32, device:
         ArtefactError: there is no such model.
         ContractError: weights missing or unexpected; golden scores or their texts come out otherwise, or were removed.
     """
-    model = _read(AutoModelForSequenceClassification, path, dtype)
+    model = read_weights(AutoModelForSequenceClassification, path, dtype)
     torch.nn.Module.to(model, device)
     loaded = ScalarFolder(ScalarModel(model), load_tokenizer(path))
     golden = Path(path) / GOLDEN

@@ -25,6 +25,12 @@ PROBE_TEXTS = (
     "Grüße 你好，水壶坏了 🫖 e\u0301",
 )
 PROBE_TOKENS = 2048  # of the vocabulary, evenly spread
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+"""The template of Qwen and many others, and the special tokens that frame its turns."""
 BYTES = 256  # the alphabet of a byte-level tokenizer: every text has tokens, none is unknown
 
 

@@ -32,7 +32,8 @@ def chat(run: Path, stage: str | None = None, prompt: str | None = None) -> None
     generation = _generation(artefact)
     console = Console()
     if prompt is not None:
-        console.print(answer(causal, prompt, generation, seed=0), markup=False, highlight=False)
+        asked: PromptText = (Message("user", prompt),) if causal.tokenizer.chat_template else prompt
+        console.print(answer(causal, asked, generation, seed=0), markup=False, highlight=False)
         return
     console.print(f"Talking to {artefact.name} ({artefact.id[:8]}). An empty line or Ctrl-D ends.", markup=False)
     dialogue: list[Message] = []

@@ -21,7 +21,7 @@ from assent.pipeline.run import StageContext
 from assent.protocols import Scorer
 from assent.records import PromptText, Task
 from assent.stages.generation import sample_responses
-from assent.stages.parts import Generation, ModelRef, load_policy
+from assent.stages.parts import Generation, ModelRef, answerable, load_policy
 from assent.stages.scorers import GoldRef, RewardSpec, build_scorer
 from assent.stages.sources import AnyTasks, take
 from assent.track.terminal import SampleRow, sample_table
@@ -39,6 +39,7 @@ class EvaluateSpec(StageSpec):
         policy: what is judged.
         baseline: what it is judged against.
         tasks: prompts neither was trained on.
+        longest_prompt: in tokens; prompts that are longer or leave no room for a response are left out and counted.
         judge: whose scores decide; a judge the policy was trained on gives no verdict of quality.
         proxy: the score the policy was trained on, shown beside the judge's, and the chooser of best-of-n.
         generation: how responses are drawn.
@@ -49,6 +50,7 @@ class EvaluateSpec(StageSpec):
     policy: ModelRef
     baseline: ModelRef
     tasks: AnyTasks
+    longest_prompt: int = Field(512, gt=0)
     judge: RewardSpec
     proxy: RewardSpec | None = None
     generation: Generation
@@ -72,6 +74,9 @@ class Answers:
 def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     policy, baseline = load_policy(context, spec.policy), load_policy(context, spec.baseline)
     tasks = take(spec.tasks, context, held_out=True)
+    for model in (policy, baseline):
+        fitting = {p.id for p in answerable(model, tasks, spec.longest_prompt, spec.generation, context)}
+        tasks = [t for t in tasks if t.id in fitting]
     judge = build_scorer(spec.judge, context, policy)
     proxy = build_scorer(spec.proxy, context, policy) if spec.proxy is not None else judge
     total = 6 if spec.best_of else 5

@@ -7,17 +7,20 @@ from typing import Annotated, TypeVar
 import torch
 from pydantic import Field
 from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from assent.config import Frozen
 from assent.data.batches import TokenExample
+from assent.data.tokenise import Budget, within
 from assent.dist import processes
+from assent.errors import ContractError
 from assent.models.folders import CausalModel, load_causal
 from assent.models.forward import ModelForward
-from assent.models.tokenizer import encode_prompt, encode_response
+from assent.models.tokenizer import encode_dialogue_response, encode_prompt, encode_response
 from assent.pipeline.references import Reference
 from assent.pipeline.run import StageContext
 from assent.protocols import OfflineAlgorithm
-from assent.records import Demonstration, Task
+from assent.records import Demonstration, PromptText, Task
 from assent.train.learner import LocalLearner, Mixture
 from assent.train.optimizers import AdamW, Muon
 from assent.train.schedule import Schedule
@@ -135,8 +138,66 @@ def prompt_of(policy: CausalModel, task: Task) -> Prompt:
 def example_of(policy: CausalModel, demonstration: Demonstration) -> TokenExample:
     return TokenExample(
         encode_prompt(policy.tokenizer, demonstration.prompt),
-        encode_response(policy.tokenizer, demonstration.response, end=True),
+        response_ids(policy.tokenizer, demonstration.prompt, demonstration.response),
     )
+
+
+def response_ids(tokenizer: PreTrainedTokenizerBase, prompt: PromptText, text: str, *, end: bool = True) -> list[int]:
+    """Token ids of a response: to a dialogue as its template writes the turn, to plain text as it is.
+
+    Args:
+        end: close it, with the template's end of turn or the end token.
+    """
+    if isinstance(prompt, str):
+        return encode_response(tokenizer, text, end=end)
+    return encode_dialogue_response(tokenizer, prompt, text, end=end)
+
+
+Encoded = tuple[Sequence[int], Sequence[Sequence[int]]]
+"""A record as tokens: its prompt, and every response to it."""
+
+
+def fitting(
+    encoded: Sequence[Encoded], budget: Budget, kind: str, model: PreTrainedModel, context: StageContext
+) -> list[int]:
+    """Index of every record within the budget; what was left out is counted and said.
+
+    Raises:
+        DataError: over budget, and the budget refuses.
+        ContractError: a record that is kept is longer than the model can read.
+    """
+    kept, report = within(encoded, budget, kind)
+    context.say(str(report))
+    require_room(model, max(len(encoded[i][0]) + max(map(len, encoded[i][1])) for i in kept))
+    return kept
+
+
+def require_room(model: PreTrainedModel, longest: int) -> None:
+    """Raises ContractError where the model has no position for the last of so many tokens."""
+    positions = positions_of(model)
+    if positions is not None and longest > positions:
+        raise ContractError(
+            "the text is longer than the model can read",
+            got=f"{longest} tokens for {positions} positions",
+            why="beyond max_position_embeddings a model has no trained, or no, position to read",
+            fix="set lengths: {prompt_tokens: ..., response_tokens: ..., over_long: drop}, which counts what it drops, "
+            "or take a model with a longer context",
+        )
+
+
+def positions_of(model: PreTrainedModel) -> int | None:
+    """How many tokens a model can read; None where nothing limits it."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return None if limit is None else int(limit)
+
+
+def answerable(
+    policy: CausalModel, tasks: Sequence[Task], longest: int, generation: Generation, context: StageContext
+) -> list[Prompt]:
+    """The tasks as prompts of at most `longest` tokens that leave the model room for a whole response."""
+    positions = positions_of(policy.model)
+    room = longest if positions is None else min(longest, positions - generation.max_new_tokens)
+    return within_budget([prompt_of(policy, t) for t in tasks], room, context)
 
 
 def within_budget(prompts: Sequence[Prompt], longest: int, context: StageContext) -> list[Prompt]:

@@ -1,7 +1,7 @@
 """Learn the language of a domain, from nothing or from a given model; every token counts."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,7 @@ from assent.dist import processes
 from assent.loops.offline import offline
 from assent.models.folders import CausalModel, ModelShape, new_causal, save_causal
 from assent.models.forward import ModelForward
-from assent.models.tokenizer import encode_text, train_bpe
+from assent.models.tokenizer import CHATML, CHATML_TOKENS, SpecialTokens, encode_text, train_bpe
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
 from assent.protocols import Stateful
@@ -29,6 +29,7 @@ class PretrainSpec(StageSpec):
         model: what to continue from; None starts from `shape` with a tokenizer of its own, trained on the text.
         shape: family and sizes of a new model.
         vocabulary: tokens of a new tokenizer.
+        template: `chatml` gives the new tokenizer that chat template, so that later stages may take dialogues.
         length: tokens predicted per packed row.
         batch_size: rows per optimiser step.
         epochs: passes over the text.
@@ -41,6 +42,7 @@ class PretrainSpec(StageSpec):
     model: ModelRef | None = None
     shape: ModelShape | None = None
     vocabulary: int = Field(1024, gt=256)
+    template: Literal["chatml"] | None = None
     length: int = Field(128, gt=1)
     batch_size: int = Field(8, gt=0)
     epochs: int = Field(1, gt=0)
@@ -52,6 +54,8 @@ class PretrainSpec(StageSpec):
     def _one_start(self) -> "PretrainSpec":
         if (self.model is None) == (self.shape is None):
             raise ValueError("give either `model` to continue from or `shape` to start from nothing")
+        if self.model is not None and self.template is not None:
+            raise ValueError("a template is for a new tokenizer; the model to continue from has its own")
         return self
 
 
@@ -90,7 +94,9 @@ def _start(spec: PretrainSpec, context: StageContext, texts: list[str]) -> Causa
     if spec.model is not None:
         return load_policy(context, spec.model)
     assert spec.shape is not None
-    tokenizer = train_bpe(texts, vocab_size=spec.vocabulary)
+    template = None if spec.template is None else CHATML
+    special = SpecialTokens(extra=() if spec.template is None else CHATML_TOKENS)
+    tokenizer = train_bpe(texts, vocab_size=spec.vocabulary, special_tokens=special, chat_template=template)
     return new_causal(spec.shape, tokenizer, seed=context.seed)
 
 

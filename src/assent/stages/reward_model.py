@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Annotated, Literal
 
 import torch
@@ -11,6 +12,7 @@ from pydantic import Field
 from assent.algorithms.reward_model import RewardModel
 from assent.data import domain
 from assent.data.batches import ComparisonBatches, ComparisonExample, no_margin
+from assent.data.tokenise import Budget
 from assent.dist import processes
 from assent.errors import DataError
 from assent.evals.judged import JudgedPair, ScoredResponse, judged_pairs
@@ -18,13 +20,22 @@ from assent.evals.report_card import ReportCard, report_card
 from assent.loops.offline import offline
 from assent.models.folders import ScalarFolder, save_scalar, scalar_from_causal
 from assent.models.forward import ModelForward, in_blocks
-from assent.models.tokenizer import encode_prompt, encode_response
+from assent.models.tokenizer import encode_prompt
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
 from assent.protocols import Stateful
 from assent.records import Comparison, Degree, PromptText
 from assent.stages.first_batch import SkipChecks, check_comparisons
-from assent.stages.parts import MODEL, ModelRef, Optimization, build_learner, load_policy
+from assent.stages.parts import (
+    MODEL,
+    Encoded,
+    ModelRef,
+    Optimization,
+    build_learner,
+    fitting,
+    load_policy,
+    response_ids,
+)
 from assent.stages.scorers import GoldRef
 from assent.stages.sources import AnyComparisons, take
 from assent.train.checkpoint import StateFile
@@ -46,6 +57,7 @@ class RewardModelSpec(StageSpec):
         data: comparisons, from one or more sources.
         epochs: passes over the comparisons; 1 in InstructGPT, which over-fits beyond.
         batch_size: prompts per optimiser step; 64 in InstructGPT.
+        lengths: budget of a comparison in tokens, and what becomes of one that is over it.
         margin: Llama 2's margins by degree: none, small or large.
         held_out: share of the prompts kept for the report card.
         gold: the embedded domain's hidden judgement, for the card alone.
@@ -58,6 +70,7 @@ class RewardModelSpec(StageSpec):
     data: list[AnyComparisons] = Field(min_length=1)
     epochs: int = Field(1, gt=0)
     batch_size: int = Field(64, gt=0)
+    lengths: Budget = Budget()
     margin: Literal["none", "small", "large"] = "none"
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
     gold: GoldRef | None = None
@@ -66,15 +79,13 @@ class RewardModelSpec(StageSpec):
     skip_checks: SkipChecks = ()
 
 
-Encoded = tuple[list[int], list[list[int]]]
-
-
 def run(spec: RewardModelSpec, context: StageContext) -> Mapping[str, float]:
     causal = load_policy(context, spec.model)
     folder = scalar_from_causal(causal, seed=context.seed)
-    comparisons = [c for source in spec.data for c in take(source, context)]
-    training, held = split_by_prompt(comparisons, spec.held_out)
     encode = encoder(folder)
+    read = [c for source in spec.data for c in take(source, context)]
+    kept = fitting([encode(c) for c in read], spec.lengths, "comparisons", folder.scalar.model, context)
+    training, held = split_by_prompt([read[i] for i in kept], spec.held_out)
     margins = MARGINS[spec.margin]
     group = processes.current()
     batches = ComparisonBatches(
@@ -140,12 +151,14 @@ def split_by_prompt(comparisons: Sequence[Comparison], share: float) -> tuple[li
 
 
 def encoder(folder: ScalarFolder) -> Callable[[Comparison], Encoded]:
-    """Prompt and responses as tokens; a response that was cut off gets no end token, as the policy left it."""
+    """Prompt and responses as tokens, each comparison once; a response that was cut off gets no end token, as the
+    policy left it."""
 
+    @cache
     def encode(comparison: Comparison) -> Encoded:
         ended = comparison.ended or (True,) * len(comparison.responses)
         return encode_prompt(folder.tokenizer, comparison.prompt), [
-            encode_response(folder.tokenizer, text, end=done)
+            response_ids(folder.tokenizer, comparison.prompt, text, end=done)
             for text, done in zip(comparison.responses, ended, strict=True)
         ]
 
@@ -153,7 +166,8 @@ def encoder(folder: ScalarFolder) -> Callable[[Comparison], Encoded]:
 
 
 def _block(comparisons: Sequence[Comparison], encode: Callable[[Comparison], Encoded]) -> Sequences:
-    prompts, responses = [], []
+    prompts: list[Sequence[int]] = []
+    responses: list[Sequence[int]] = []
     for comparison in comparisons:
         prompt, texts = encode(comparison)
         prompts += [prompt] * len(texts)

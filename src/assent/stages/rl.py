@@ -31,13 +31,12 @@ from assent.stages.parts import (
     Generation,
     ModelRef,
     Optimization,
+    answerable,
     build_learner,
     example_of,
     frozen,
     load_policy,
     model_folder,
-    prompt_of,
-    within_budget,
 )
 from assent.stages.scorers import RewardModelRef, RewardSpec, build_scorer
 from assent.stages.sources import AnyDemonstrations, AnyDocuments, AnyTasks, take
@@ -91,7 +90,7 @@ class RlSpec(StageSpec):
         watch: scored and logged, never trained on: a held-out reward model, or the domain's gold.
         critic: the value model.
         tasks: the prompts.
-        longest_prompt: in tokens; longer prompts are left out and counted.
+        longest_prompt: in tokens; prompts that are longer or leave no room for a response are left out and counted.
         steps: batches of rollouts.
         prompts_per_step, samples_per_prompt: rollouts of one batch.
         generation: how responses are drawn.
@@ -145,9 +144,9 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
         mixture=mix,
     )
     engine = NativeEngine(policy.model, slots=spec.generation.slots)
-    prompts = [prompt_of(policy, t) for t in take(spec.tasks, context)]
+    prompts = answerable(policy, take(spec.tasks, context), spec.longest_prompt, spec.generation, context)
     source = PromptSource(
-        within_budget(prompts, spec.longest_prompt, context),
+        prompts,
         engine,
         spec.generation.sampling(stop_ids(policy.tokenizer)),
         prompts_per_step=spec.prompts_per_step,

@@ -8,14 +8,16 @@ from transformers import PreTrainedTokenizerBase
 
 from assent.config import Frozen, resolve
 from assent.data import domain
+from assent.models.classifier import load_classifier
 from assent.models.folders import CausalModel, load_scalar
 from assent.models.forward import in_blocks
-from assent.models.tokenizer import encode_prompt, encode_response, tokenizer_hash
+from assent.models.tokenizer import encode_prompt, tokenizer_hash
 from assent.pipeline.run import StageContext
 from assent.protocols import Scorer
+from assent.rewards.classifier import TEXTS, ClassifierScorer
 from assent.rewards.function import FunctionScorer
 from assent.rewards.model import Encode, RewardModelScorer, same_tokens
-from assent.stages.parts import ModelRef, frozen, model_folder
+from assent.stages.parts import ModelRef, frozen, model_folder, require_room, response_ids
 from assent.types import Rollout, Sequences
 
 
@@ -33,6 +35,20 @@ class FunctionRef(Frozen):
     weight: float = 1.0
 
 
+class ClassifierRef(Frozen):
+    """Any text classifier: `{classifier: NAME, label: POSITIVE}`, NAME a folder or a hub name.
+
+    Args:
+        label: whose logit is the score, by the name that the model's config gives it.
+        reads: the whole text, prompt and response as one, or the response alone; of a dialogue only the response.
+    """
+
+    classifier: ModelRef
+    label: str
+    reads: Literal["whole", "response"] = "whole"
+    weight: float = 1.0
+
+
 class GoldRef(Frozen):
     """The hidden judgement of the embedded domain. For watching and evaluating; training on it proves nothing."""
 
@@ -40,7 +56,7 @@ class GoldRef(Frozen):
     weight: float = 1.0
 
 
-RewardSpec = Annotated[RewardModelRef | FunctionRef | GoldRef, Field(union_mode="left_to_right")]
+RewardSpec = Annotated[RewardModelRef | FunctionRef | ClassifierRef | GoldRef, Field(union_mode="left_to_right")]
 
 
 def build_scorer(spec: RewardSpec, context: StageContext, policy: CausalModel) -> Scorer:
@@ -49,22 +65,27 @@ def build_scorer(spec: RewardSpec, context: StageContext, policy: CausalModel) -
         return FunctionScorer("gold", gold_of)
     if isinstance(spec, FunctionRef):
         return FunctionScorer(spec.function.rpartition(":")[2], resolve(spec.function))
+    if isinstance(spec, ClassifierRef):
+        classifier = load_classifier(model_folder(context, spec.classifier))
+        return ClassifierScorer(spec.label, classifier.logits_of(spec.label), TEXTS[spec.reads])
     loaded = load_scalar(model_folder(context, spec.reward_model))
     scalar = frozen(loaded.scalar)
     shared = tokenizer_hash(loaded.tokenizer) == tokenizer_hash(policy.tokenizer)
 
     def scores(sequences: Sequences) -> torch.Tensor:
+        require_room(scalar.model, int(sequences.lengths_B.max()))
         return in_blocks(lambda s: (scalar.last_scores(s),), sequences)[0]
 
     return RewardModelScorer("reward_model", same_tokens if shared else _own_tokens(loaded.tokenizer), scores)
 
 
 def _own_tokens(tokenizer: PreTrainedTokenizerBase) -> Encode:
-    """For a reward model with another tokenizer: the text, under its own template."""
+    """For a reward model with another tokenizer: the text, under its own template; to a dialogue without one, it cannot
+    listen, and the first batch says so."""
 
     def encode(rollout: Rollout) -> tuple[list[int], list[int]]:
         prompt = encode_prompt(tokenizer, rollout.prompt.source)
-        return prompt, encode_response(tokenizer, rollout.text, end=rollout.ended)
+        return prompt, response_ids(tokenizer, rollout.prompt.source, rollout.text, end=rollout.ended)
 
     return encode
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from assent.algorithms.sft import SFT
 from assent.data.batches import TokenBatches
+from assent.data.tokenise import Budget
 from assent.dist import processes
+from assent.errors import ContractError
 from assent.loops.offline import offline
 from assent.models.folders import CausalModel, save_causal
 from assent.models.forward import ModelForward
@@ -29,6 +31,7 @@ from assent.stages.parts import (
     build_learner,
     evaluate_loss,
     example_of,
+    fitting,
     load_policy,
 )
 from assent.stages.scorers import RewardSpec, build_scorer
@@ -45,6 +48,7 @@ class SftSpec(StageSpec):
         data: demonstrations.
         epochs: passes over the demonstrations; 16 in InstructGPT, with the choice made by reward-model score.
         batch_size: demonstrations per optimiser step.
+        lengths: budget of a demonstration in tokens, and what becomes of one that is over it.
         validation: share of the demonstrations kept for validation.
         judge: reward model whose mean score on sampled responses chooses the epoch; None chooses by validation loss.
         generation: how the judge's samples are drawn; needed with `judge`.
@@ -57,12 +61,21 @@ class SftSpec(StageSpec):
     data: AnyDemonstrations
     epochs: int = Field(2, gt=0)
     batch_size: int = Field(32, gt=0)
+    lengths: Budget = Budget()
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
     judge: RewardSpec | None = None
     generation: Generation | None = None
     judged: int = Field(200, gt=0)
     optimization: Optimization
     skip_checks: SkipChecks = ()
+
+    @model_validator(mode="after")
+    def _judge_has_samples(self) -> "SftSpec":
+        if (self.judge is None) != (self.generation is None):
+            raise ValueError(
+                "a judge needs `generation`, which says how the responses it judges are drawn, and it alone"
+            )
+        return self
 
 
 class _Epochs:
@@ -96,6 +109,13 @@ class _Epochs:
         tasks = [Task(f"validation {i}", d.prompt) for i, d in enumerate(self.validation[: self.spec.judged])]
         rollouts = sample_responses(self.causal, tasks, generation, seed=self.context.seed)
         scores = [sum(e.value for e in events) for events in scorer.score(rollouts) if events]
+        if not scores:
+            raise ContractError(
+                f"the judge {scorer.name!r} gave no score",
+                got=f"{len(rollouts)} responses, none scored",
+                why="it was to choose the epoch",
+                fix="run the judge on a few responses by hand, or choose by validation loss: leave `judge` out",
+            )
         return sum(scores) / len(scores)
 
     def progress(self, done: int, total: int) -> None:
@@ -111,12 +131,16 @@ class _Epochs:
 
 def run(spec: SftSpec, context: StageContext) -> Mapping[str, float]:
     causal = load_policy(context, spec.model)
-    demonstrations = take(spec.data, context)
+    read = take(spec.data, context)
+    examples = [example_of(causal, d) for d in read]
+    encoded = [(e.prompt_ids, [e.response_ids]) for e in examples]
+    kept = fitting(encoded, spec.lengths, "demonstrations", causal.model, context)
+    demonstrations, examples = [read[i] for i in kept], [examples[i] for i in kept]
     order = torch.randperm(len(demonstrations), generator=torch.Generator().manual_seed(context.seed)).tolist()
     held = max(1, round(spec.validation * len(order)))
     group = processes.current()
     batches = TokenBatches(
-        [example_of(causal, demonstrations[i]) for i in order[held:]],
+        [examples[i] for i in order[held:]],
         batch_size=spec.batch_size,
         epochs=spec.epochs,
         seed=context.seed,

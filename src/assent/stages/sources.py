@@ -49,6 +49,16 @@ class DomainTasks(Frozen):
         return domain.tasks(self.count, seed=context.seed, split=self.split)
 
 
+class ListedTasks(Frozen):
+    """Prompts written out in the recipe: `{format: listed, prompts: [...]}`."""
+
+    format: Literal["listed"]
+    prompts: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    def records_for(self, context: StageContext) -> list[Task]:
+        return [Task(f"listed {i}", prompt) for i, prompt in enumerate(self.prompts, start=1)]
+
+
 class StageComparisons(Frozen):
     """The comparisons that an earlier `compare` stage collected."""
 
@@ -76,7 +86,7 @@ AnyDocuments = Annotated[DomainDocuments | files.Text, Field(discriminator="form
 AnyDemonstrations = Annotated[
     DomainDemonstrations | files.Demonstrations | files.Messages, Field(discriminator="format")
 ]
-AnyTasks = Annotated[DomainTasks | files.Tasks, Field(discriminator="format")]
+AnyTasks = Annotated[DomainTasks | ListedTasks | files.Tasks, Field(discriminator="format")]
 AnyComparisons = Annotated[
     StageComparisons
     | files.Pairs
@@ -99,4 +109,9 @@ def take(source: Made[R] | Filed[R], context: StageContext, *, held_out: bool = 
         return list(source.records_for(context))
     data = source.read()
     context.say(str(data.report))
-    return list(data.held_out if held_out and data.held_out else data.train)
+    taken = data.held_out if held_out and data.held_out else data.train
+    if data.held_out:
+        context.say(
+            f"  split by prompt: {len(data.train):,} to train on, {len(data.held_out):,} held out; took {len(taken):,}"
+        )
+    return list(taken)
