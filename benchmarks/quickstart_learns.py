@@ -3,8 +3,8 @@
     python benchmarks/quickstart_learns.py --seeds 0 1 2 3 4
 
 Settings were chosen on seeds 100-102. Each seed trains its own tokenizer, models, annotators' answers and reward model,
-and is judged on its own fresh held-out prompts. Writes `benchmarks/results/quickstart_learns.{md,json,svg}`: win rates by
-the hidden gold judgement with a 95 % t interval over seeds, correctness by kind of task apart from manners, the reward
+and is judged on its own fresh held-out prompts. Writes `benchmarks/results/quickstart_learns.{md,json,svg}`: win rates
+by the hidden gold judgement with a 95 % t interval over seeds, correctness by kind of task apart from manners, the reward
 model beside its ceiling, best-of-n at the KL that PPO spent, and proxy and gold over KL with the default KL coefficient
 and with none.
 """
@@ -21,11 +21,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from assent.evals.charts import Series, line_chart
 from assent.evals.intervals import Estimate, mean_interval
-from assent.evals.overoptimisation import BestOfN, CurvePoint, Overoptimisation, gold_at_equal_kl, overoptimisation
+from assent.evals.overoptimisation import (
+    BestOfN,
+    CurvePoint,
+    Overoptimisation,
+    gold_at_equal_kl,
+    overoptimisation,
+    stretches,
+)
 from assent.evals.plain import from_json
-from assent.evals.report.content import NamedCurve
-from assent.evals.report.figures import kl_figure
 from assent.evals.svg import standalone
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,9 +91,8 @@ def rate_of(w: Mapping[str, Any]) -> float:
 
 def curve(folder: Path) -> Overoptimisation:
     rows = read(folder, "ppo", "metrics.jsonl")
-    return overoptimisation(
-        [CurvePoint(r["step"], r["objective/kl"], r["score/reward_model"], r["score/gold"]) for r in rows]
-    )
+    points = [CurvePoint(r["step"], r["objective/kl"], r["score/reward_model"], r["score/gold"]) for r in rows]
+    return overoptimisation(stretches(points))
 
 
 def shown(values: Sequence[float]) -> str:
@@ -135,7 +140,10 @@ def _correctness(rows: Sequence[Row]) -> list[str]:
     lines.append("|---" * (len(models) + 3) + "|")
     for kind in sorted({k for r in rows for k in r["correctness"][models[0]]}):
         cells = [shown([r["correctness"][m][kind]["mean"] for r in rows]) for m in models]
-        gaps = [r["correctness"]["policy greedy"][kind]["mean"] - r["correctness"]["baseline greedy"][kind]["mean"] for r in rows]
+        gaps = [
+            r["correctness"]["policy greedy"][kind]["mean"] - r["correctness"]["baseline greedy"][kind]["mean"]
+            for r in rows
+        ]
         high = mean_interval(gaps).interval
         worse = "**yes**" if high is not None and high.high < 0 else "no"
         lines.append(f"| {kind} | {' | '.join(cells)} | {shown(gaps)} | {worse} |")
@@ -160,18 +168,35 @@ def _rest(rows: Sequence[Row]) -> list[str]:
         found = [r[key]["finding"] for r in rows if key in r]
         if found:
             flagged = sum(f["overoptimised"] for f in found)
-            lines.append(f"**{name}**: over-optimised in {flagged} of {len(found)} seeds. First seed: {found[0]['text']}")
+            lines.append(
+                f"**{name}**: over-optimised in {flagged} of {len(found)} seeds. First seed: {found[0]['text']}"
+            )
             lines.append("")
     lines.append("![proxy and gold over KL](quickstart_learns.svg)")
     return lines
 
 
 def picture(row: Row) -> str:
-    """Proxy and gold over KL of the first seed, with and without the leash."""
-    curves = [("KL coefficient as in the recipe", row["curve"])]
-    if "curve_no_leash" in row:
-        curves.append(("KL coefficient 0", row["curve_no_leash"]))
-    return standalone(kl_figure([NamedCurve(name, Overoptimisation.from_json(c)) for name, c in curves]))
+    """Proxy and gold over KL of one seed, on one pair of axes, with and without the leash."""
+    curves = {"": row["curve"], ", no leash": row.get("curve_no_leash")}
+    series = []
+    for suffix, data in curves.items():
+        if data is None:
+            continue
+        points = Overoptimisation.from_json(data).points
+        kl = tuple(p.kl for p in points)
+        dashed = bool(suffix)
+        series.append(Series(f"proxy{suffix}", kl, tuple(p.proxy for p in points), "proxy", dashed=dashed))
+        series.append(Series(f"gold{suffix}", kl, tuple(p.gold for p in points), "gold", dashed=dashed))
+    return standalone(
+        line_chart(
+            series,
+            x_label="KL to the reference, nats per sequence",
+            y_label="mean score",
+            description="proxy and gold over KL",
+            width=640,
+        )
+    )
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from assent.evals.overoptimisation import (
     find,
     gold_at_equal_kl,
     overoptimisation,
+    stretches,
 )
 
 KL = np.linspace(0.0, 26.0, 14)
@@ -95,3 +97,12 @@ def test_json_round_trip():
     whole = overoptimisation(curve(DISTANCE, DISTANCE, 0.1)[::-1], best_of_n=points, judge="the held-out reward model")
     assert whole.points[0].step == 0
     assert Overoptimisation.from_json(json.loads(json.dumps(whole.to_json()))) == whole
+
+
+def test_stretches_are_means_over_equal_numbers_of_steps_with_their_errors():
+    points = [CurvePoint(i, float(i), 2.0 * i, 10.0 - i) for i in range(6)]
+    one, two = stretches(points, most=2)
+    assert (one.step, one.kl, one.proxy, one.gold) == (2, 1.0, 2.0, 9.0)
+    assert (two.step, two.kl, two.proxy, two.gold) == (5, 4.0, 8.0, 6.0)
+    assert one.gold_error == pytest.approx(1 / math.sqrt(3)) and two.proxy_error == pytest.approx(2 / math.sqrt(3))
+    assert stretches(points, most=99) == tuple(points)

@@ -95,6 +95,25 @@ class Overoptimisation:
         return from_json(cls, data)
 
 
+def stretches(points: Sequence[CurvePoint], *, most: int = 12) -> tuple[CurvePoint, ...]:
+    """Means over equal stretches of steps, at most `most`, each with the standard error of its means.
+
+    KL does not rise at every step, so a line through single steps runs to and fro. The error includes the trend within
+    a stretch, which makes it careful. A stretch of one point keeps what it had.
+    """
+    parts = np.array_split(np.arange(len(points)), min(most, len(points)))
+    return tuple(_mean_point([points[i] for i in part]) for part in parts)
+
+
+def _mean_point(points: Sequence[CurvePoint]) -> CurvePoint:
+    if len(points) == 1:
+        return points[0]
+    columns = np.array([(p.kl, p.proxy, p.gold) for p in points])
+    kl, proxy, gold = (float(x) for x in columns.mean(0))
+    _, proxy_error, gold_error = (float(x) for x in columns.std(0, ddof=1) / np.sqrt(len(points)))
+    return CurvePoint(points[-1].step, kl, proxy, gold, gold_error, proxy_error)
+
+
 def overoptimisation(
     points: Sequence[CurvePoint], *, best_of_n: Sequence[BestOfN] = (), judge: str = "gold"
 ) -> Overoptimisation:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from assent.evals.charts import Series
-from assent.evals.overoptimisation import BestOfN, CurvePoint, overoptimisation
+from assent.evals.overoptimisation import BestOfN, CurvePoint, overoptimisation, stretches
 from assent.evals.plain import from_json
 from assent.evals.report import (
     Contest,
@@ -183,7 +183,7 @@ def _curves_over_kl(told: Sequence[Artefact], results: Mapping[str, Any]) -> tup
         ]
         if len(points) >= 5:  # fewer cannot tell a fall from noise
             best = tuple(from_json(BestOfN, b) for b in results.get("best_of_n", []))
-            curves.append(NamedCurve(artefact.name, overoptimisation(points, best_of_n=best)))
+            curves.append(NamedCurve(artefact.name, overoptimisation(stretches(points), best_of_n=best)))
     return tuple(curves)
 
 

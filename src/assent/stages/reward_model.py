@@ -1,8 +1,8 @@
 """Train a reward model on comparisons, normalise it, and say how far it can be trusted."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Annotated, Literal
 
@@ -12,9 +12,9 @@ from pydantic import Field
 from assent.algorithms.reward_model import RewardModel
 from assent.data import domain
 from assent.data.batches import ComparisonBatches, ComparisonExample, no_margin
+from assent.data.splits import hold_out, record_key
 from assent.data.tokenise import Budget
 from assent.dist import processes
-from assent.errors import DataError
 from assent.evals.judged import JudgedPair, ScoredResponse, judged_pairs
 from assent.evals.report_card import ReportCard, report_card
 from assent.loops.offline import offline
@@ -47,6 +47,10 @@ MARGINS: Mapping[str, Mapping[Degree, float]] = {
     "large": {Degree.SIGNIFICANTLY: 3.0, Degree.BETTER: 2.0, Degree.SLIGHTLY: 1.0},
 }
 """Llama 2, table 27: least score gap by degree of preference; what is not listed has margin 0."""
+
+
+HELD_OUT_SEED = 0
+"""Fixed, so that every reward model on the same prompts is judged on prompts that none of them was trained on."""
 
 
 class RewardModelSpec(StageSpec):
@@ -85,7 +89,7 @@ def run(spec: RewardModelSpec, context: StageContext) -> Mapping[str, float]:
     encode = encoder(folder)
     read = [c for source in spec.data for c in take(source, context)]
     kept = fitting([encode(c) for c in read], spec.lengths, "comparisons", folder.scalar.model, context)
-    training, held = split_by_prompt([read[i] for i in kept], spec.held_out)
+    training, held = hold_out([read[i] for i in kept], spec.held_out, HELD_OUT_SEED)
     margins = MARGINS[spec.margin]
     group = processes.current()
     batches = ComparisonBatches(
@@ -107,7 +111,11 @@ def run(spec: RewardModelSpec, context: StageContext) -> Mapping[str, float]:
     offline(batches, spec.algorithm, learner, context.tracker, checkpoint)
     first_batch.finish()
     mean, deviation = _normalise(folder, training, encode)
-    card = make_card(folder, held, encode, domain_gold if spec.gold else no_gold)
+    judged = [telling(c) for c in held]
+    dropped = sum(len(c.preferences) - len(t.preferences) for c, t in zip(held, judged, strict=True))
+    if dropped:
+        context.say(f"report card: {dropped:,} held-out pairs of two identical responses left out")
+    card = make_card(folder, judged, encode, domain_gold if spec.gold else no_gold)
     (context.out / "card.json").write_text(json.dumps(card.to_json(), indent=1) + "\n", encoding="utf-8")
     golden = _block(held[:10], encode) if len(held) >= 3 else _block(training[:10], encode)
     save_scalar(context.out / MODEL, folder, golden=golden)
@@ -119,35 +127,10 @@ def run(spec: RewardModelSpec, context: StageContext) -> Mapping[str, float]:
         "accuracy_low": accuracy.interval.low if accuracy.interval else float("nan"),
         "accuracy_high": accuracy.interval.high if accuracy.interval else float("nan"),
         "held_out_pairs": float(accuracy.items),
-        "training_prompts": float(len({prompt_key(c.prompt) for c in training})),
+        "training_prompts": float(len({record_key(c) for c in training})),
         "score_mean_before": mean,
         "score_std_before": deviation,
     }
-
-
-def prompt_key(prompt: PromptText) -> str:
-    """The identity of a prompt across annotators and sources."""
-    return hashlib.sha256(repr(prompt).encode()).hexdigest()
-
-
-def split_by_prompt(comparisons: Sequence[Comparison], share: float) -> tuple[list[Comparison], list[Comparison]]:
-    """Training and held-out comparisons; a prompt is in one of them only, chosen by its hash, whatever the order.
-
-    Raises:
-        DataError: either side is empty.
-    """
-    line = share * 2**32
-    is_held = [int(prompt_key(c.prompt)[:8], 16) < line for c in comparisons]
-    training = [c for c, h in zip(comparisons, is_held, strict=True) if not h]
-    held = [c for c, h in zip(comparisons, is_held, strict=True) if h]
-    if not training or not held:
-        raise DataError(
-            "the comparisons cannot be split into training and held-out prompts",
-            got=f"{len(comparisons)} comparisons, of which {len(held)} would be held out",
-            why="without held-out pairs nothing is known of the reward model",
-            fix="collect more comparisons or change held_out",
-        )
-    return training, held
 
 
 def encoder(folder: ScalarFolder) -> Callable[[Comparison], Encoded]:
@@ -189,6 +172,13 @@ def _normalise(
     return mean, deviation
 
 
+def telling(comparison: Comparison) -> Comparison:
+    """Without the pairs of two identical responses: annotators may order them, but no model can."""
+    texts = comparison.responses
+    kept = tuple(p for p in comparison.preferences if texts[p.better] != texts[p.worse])
+    return replace(comparison, preferences=kept)
+
+
 Gold = Callable[[PromptText, str, bool], float | None]
 """Prompt, response and whether it ended, to the gold judgement where there is one."""
 
@@ -218,7 +208,7 @@ def make_card(
             text: ScoredResponse(text, next(scores), len(ids), gold(comparison.prompt, text, done))
             for text, ids, done in zip(comparison.responses, texts, ended, strict=True)
         }
-        pairs += judged_pairs(comparison, scored, prompt_id=prompt_key(comparison.prompt))
+        pairs += judged_pairs(comparison, scored, prompt_id=record_key(comparison))
     return report_card(pairs)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from pydantic import Field, model_validator
 
 from assent.algorithms.sft import SFT
 from assent.data.batches import TokenBatches
+from assent.data.splits import hold_out
 from assent.data.tokenise import Budget
 from assent.dist import processes
 from assent.errors import ContractError
@@ -49,7 +49,7 @@ class SftSpec(StageSpec):
         epochs: passes over the demonstrations; 16 in InstructGPT, with the choice made by reward-model score.
         batch_size: demonstrations per optimiser step.
         lengths: budget of a demonstration in tokens, and what becomes of one that is over it.
-        validation: share of the demonstrations kept for validation.
+        validation: share of the prompts kept for validation, chosen by their hash.
         judge: reward model whose mean score on sampled responses chooses the epoch; None chooses by validation loss.
         generation: how the judge's samples are drawn; needed with `judge`.
         judged: how many validation prompts the judge sees.
@@ -132,15 +132,12 @@ class _Epochs:
 def run(spec: SftSpec, context: StageContext) -> Mapping[str, float]:
     causal = load_policy(context, spec.model)
     read = take(spec.data, context)
-    examples = [example_of(causal, d) for d in read]
-    encoded = [(e.prompt_ids, [e.response_ids]) for e in examples]
+    encoded = [(e.prompt_ids, [e.response_ids]) for e in (example_of(causal, d) for d in read)]
     kept = fitting(encoded, spec.lengths, "demonstrations", causal.model, context)
-    demonstrations, examples = [read[i] for i in kept], [examples[i] for i in kept]
-    order = torch.randperm(len(demonstrations), generator=torch.Generator().manual_seed(context.seed)).tolist()
-    held = max(1, round(spec.validation * len(order)))
+    training, validation = hold_out([read[i] for i in kept], spec.validation, context.seed)
     group = processes.current()
     batches = TokenBatches(
-        [examples[i] for i in order[held:]],
+        [example_of(causal, d) for d in training],
         batch_size=spec.batch_size,
         epochs=spec.epochs,
         seed=context.seed,
@@ -153,7 +150,7 @@ def run(spec: SftSpec, context: StageContext) -> Mapping[str, float]:
         {"policy": causal.model},
         total_steps=len(batches),
     )
-    epochs = _Epochs(spec, context, causal, len(batches), [demonstrations[i] for i in order[:held]])
+    epochs = _Epochs(spec, context, causal, len(batches), validation)
     parts: dict[str, Stateful] = {"learner": learner, "batches": batches, "tracker": epochs}
     first_batch = check_tokens(spec.skip_checks, context, causal, batches, learner, SFT(), ends_expected=True)
     checkpoint = StateFile(context.state, parts, every_seconds=spec.optimization.checkpoint_seconds)
@@ -161,7 +158,7 @@ def run(spec: SftSpec, context: StageContext) -> Mapping[str, float]:
     first_batch.finish()
     best = max(range(spec.epochs), key=lambda e: epochs.figures[e])
     _choose(context.out, best, epochs.figures, by="validation/score" if spec.judge else "validation/loss")
-    return {"chosen_epoch": best + 1, "validation": abs(epochs.figures[best]), "demonstrations": len(order) - held}
+    return {"chosen_epoch": best + 1, "validation": abs(epochs.figures[best]), "demonstrations": len(training)}
 
 
 def _choose(out: Path, best: int, figures: list[float], *, by: str) -> None:
