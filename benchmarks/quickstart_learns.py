@@ -91,7 +91,7 @@ def rate_of(w: Mapping[str, Any]) -> float:
 
 def curve(folder: Path) -> Overoptimisation:
     rows = read(folder, "ppo", "metrics.jsonl")
-    points = [CurvePoint(r["step"], r["objective/kl"], r["score/reward_model"], r["score/gold"]) for r in rows]
+    points = [CurvePoint(r["step"], r["objective/kl"], r["score/reward"], r["score/gold"]) for r in rows]
     return overoptimisation(stretches(points))
 
 

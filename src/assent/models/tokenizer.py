@@ -329,8 +329,13 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def require_same_tokenizer(policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase) -> None:
+def require_same_tokenizer(
+    policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase, *, role: str = "critic"
+) -> None:
     """A critic reads the policy's token ids, so it must give every text the same ids. Equal size is not enough.
+
+    Args:
+        role: what to call the second one, which may be a reference or a baseline just as well.
 
     Raises:
         ContractError: the hashes differ.
@@ -342,10 +347,10 @@ def require_same_tokenizer(policy: PreTrainedTokenizerBase, critic: PreTrainedTo
     moved = [t for t in {**vocabulary, **other} if other.get(t) != vocabulary.get(t)]
     seen = f"{len(moved)} tokens differ, such as {moved[0]!r}" if moved else "merges, special tokens or template differ"
     raise ContractError(
-        "the critic does not share the policy's tokenizer",
-        got=f"policy {ours[:12]} ({len(vocabulary)} tokens), critic {theirs[:12]} ({len(other)} tokens); {seen}",
-        why="the critic would read the policy's token ids as other words",
-        fix="start the critic from a model with this tokenizer; a reward model, which gets text, may have its own",
+        f"the {role} does not share the policy's tokenizer",
+        got=f"policy {ours[:12]} ({len(vocabulary)} tokens), {role} {theirs[:12]} ({len(other)} tokens); {seen}",
+        why=f"the {role} would read the policy's token ids as other words",
+        fix=f"take a {role} with this tokenizer; a reward model, which gets text, may have its own",
     )
 
 

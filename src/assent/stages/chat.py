@@ -10,7 +10,7 @@ from assent.pipeline.artefact import Artefact
 from assent.pipeline.run import read_run
 from assent.records import Message, PromptText, Task
 from assent.stages.generation import sample_responses
-from assent.stages.parts import MODEL, Generation
+from assent.stages.parts import MODEL, Generation, positions_of, prompt_of
 
 BUDGET = 128
 """Tokens of an answer where the stage does not say."""
@@ -50,8 +50,12 @@ def chat(run: Path, stage: str | None = None, prompt: str | None = None) -> None
 
 
 def answer(causal: CausalModel, prompt: PromptText, generation: Generation, *, seed: int) -> str:
-    """One sampled answer, without special tokens or the space that opens it."""
+    """One sampled answer, without special tokens or the space that opens it; shorter where the model has less room."""
     task = Task("chat", prompt)
+    positions = positions_of(causal.model)
+    if positions is not None:
+        room = positions - len(prompt_of(causal, task).token_ids)
+        generation = generation.model_copy(update={"max_new_tokens": max(1, min(room, generation.max_new_tokens))})
     (rollout,) = sample_responses(causal, [task], generation, seed=seed)
     return rollout.text.strip()
 

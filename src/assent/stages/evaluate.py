@@ -11,11 +11,13 @@ import torch
 from pydantic import Field
 
 from assent.data import domain
+from assent.errors import ContractError
 from assent.evals.overoptimisation import best_of_n_points
 from assent.evals.plain import to_json
 from assent.evals.win_rate import Judge, WinRate, compare, compare_kinds, verdict
 from assent.models.folders import CausalModel
 from assent.models.forward import ModelForward, in_blocks
+from assent.models.tokenizer import require_same_tokenizer
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
 from assent.protocols import Scorer
@@ -66,6 +68,9 @@ class Answers:
     judged: list[float]
     proxy: list[float]
 
+    def only(self, rows: Sequence[int]) -> "Answers":
+        return Answers([self.rollouts[i] for i in rows], [self.judged[i] for i in rows], [self.proxy[i] for i in rows])
+
     @property
     def lengths(self) -> list[int]:
         return [len(r.token_ids) for r in self.rollouts]
@@ -73,6 +78,7 @@ class Answers:
 
 def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     policy, baseline = load_policy(context, spec.policy), load_policy(context, spec.baseline)
+    require_same_tokenizer(policy.tokenizer, baseline.tokenizer, role="baseline")
     tasks = take(spec.tasks, context, held_out=True)
     for model in (policy, baseline):
         fitting = {p.id for p in answerable(model, tasks, spec.longest_prompt, spec.generation, context)}
@@ -89,6 +95,10 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     sampled, greedy = answers(policy, 0, greedy=False), answers(policy, 1, greedy=True)
     base_sampled, base_greedy = answers(baseline, 2, greedy=False), answers(baseline, 3, greedy=True)
     control = answers(baseline, 4, greedy=False)
+    everybody = (sampled, greedy, base_sampled, base_greedy, control)
+    rows = _scored_by_all(everybody, context)
+    tasks = [tasks[i] for i in rows]
+    sampled, greedy, base_sampled, base_greedy, control = (a.only(rows) for a in everybody)
     ids, kinds = [t.id for t in tasks], [t.kind for t in tasks]
     pairs = {
         "sampled": (sampled, base_sampled),
@@ -125,6 +135,26 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     context.say(results["verdicts"]["sampled"]["text"])
     context.say(results["verdicts"]["greedy"]["text"])
     return _figures(results, rates)
+
+
+def _scored_by_all(answers: Sequence[Answers], context: StageContext) -> list[int]:
+    """The prompts to which every answer was scored; how many were not is said.
+
+    Raises:
+        ContractError: there is none.
+    """
+    scores = np.array([values for a in answers for values in (a.judged, a.proxy)])
+    rows = np.flatnonzero(np.isfinite(scores).all(0)).tolist()
+    if not rows:
+        raise ContractError(
+            "no prompt had all its answers scored",
+            got=f"{scores.shape[1]} prompts; of all answers, {np.isfinite(scores).mean():.0%} have a score",
+            why="there is nothing to compare",
+            fix="run the judge on a few responses by hand; a classifier gives texts that it cannot read whole no score",
+        )
+    if len(rows) < scores.shape[1]:
+        context.say(f"left out {scores.shape[1] - len(rows):,} of {scores.shape[1]:,} prompts with an unscored answer")
+    return rows
 
 
 def totals(scorer: Scorer, rollouts: Sequence[Rollout]) -> list[float]:
@@ -180,6 +210,10 @@ def _best_of(
     rollouts = sample_responses(baseline, tasks, spec.generation, seed=context.seed + 5, samples=spec.best_of)
     gold = np.array(totals(judge, rollouts)).reshape(len(tasks), spec.best_of)
     chosen_by = np.array(totals(proxy, rollouts)).reshape(len(tasks), spec.best_of)
+    whole = np.isfinite(gold + chosen_by).all(1)
+    if not whole.all():
+        context.say(f"best of n leaves out {int((~whole).sum())} of {len(tasks)} prompts with an unscored sample")
+    gold, chosen_by = gold[whole], chosen_by[whole]
     context.tracker.progress(6, 6)
     ns = [n for n in BEST_OF if n <= spec.best_of]
     return [to_json(point) for point in best_of_n_points(chosen_by, gold, ns)]

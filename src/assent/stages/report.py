@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from assent.evals.charts import Series
 from assent.evals.overoptimisation import BestOfN, CurvePoint, overoptimisation, stretches
@@ -30,6 +30,7 @@ from assent.pipeline.artefact import Artefact
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.references import Reference
 from assent.pipeline.run import StageContext
+from assent.stages.scorers import RewardSpec, scorer_name
 from assent.track.catalogue import lookup
 
 PAGE = "report.html"
@@ -176,10 +177,11 @@ def _curves_over_kl(told: Sequence[Artefact], results: Mapping[str, Any]) -> tup
     curves = []
     for artefact in (a for a in told if a.kind == "rl"):
         rows = [r for r in _lines(artefact.folder / "metrics.jsonl") if "score/gold" in r and "objective/kl" in r]
+        proxy = "score/" + scorer_name(TypeAdapter(RewardSpec).validate_python(artefact.config["rewards"][0]))
         points = [
-            CurvePoint(r["step"], r["objective/kl"], r["score/reward_model"], r["score/gold"])
+            CurvePoint(r["step"], r["objective/kl"], r[proxy], r["score/gold"])
             for r in rows
-            if r.get("score/reward_model") is not None
+            if r.get(proxy) is not None
         ]
         if len(points) >= 5:  # fewer cannot tell a fall from noise
             best = tuple(from_json(BestOfN, b) for b in results.get("best_of_n", []))

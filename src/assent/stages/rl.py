@@ -38,7 +38,7 @@ from assent.stages.parts import (
     load_policy,
     model_folder,
 )
-from assent.stages.scorers import RewardModelRef, RewardSpec, build_scorer
+from assent.stages.scorers import RewardModelRef, RewardSpec, build_scorer, named_apart
 from assent.stages.sources import AnyDemonstrations, AnyDocuments, AnyTasks, take
 from assent.train.checkpoint import StateFile
 from assent.train.guard import KLBudget, KLGuard
@@ -126,7 +126,7 @@ class RlSpec(StageSpec):
 def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
     policy = load_policy(context, spec.policy)
     reference = load_policy(context, spec.reference or spec.policy)
-    require_same_tokenizer(policy.tokenizer, reference.tokenizer)
+    require_same_tokenizer(policy.tokenizer, reference.tokenizer, role="reference")
     frozen(reference.model)
     critic = _critic(spec, context, policy)
     temperature = spec.generation.temperature
@@ -155,6 +155,7 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
         seed=context.seed,
         decode=decoder(policy),
     )
+    named_apart([*spec.rewards, *spec.watch])
     weighted = [WeightedScorer(build_scorer(r, context, policy), r.weight) for r in spec.rewards]
     watched = [WeightedScorer(build_scorer(w, context, policy), 0.0) for w in spec.watch]
     scoring = CriticScoring(

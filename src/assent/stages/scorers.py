@@ -1,5 +1,7 @@
 """From a recipe's words to scorers: reward models, the embedded domain's gold judgement, a user's own function."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -8,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from assent.config import Frozen, resolve
 from assent.data import domain
+from assent.errors import ConfigError
 from assent.models.classifier import load_classifier
 from assent.models.folders import CausalModel, load_scalar
 from assent.models.forward import in_blocks
@@ -17,7 +20,7 @@ from assent.protocols import Scorer
 from assent.rewards.classifier import TEXTS, ClassifierScorer
 from assent.rewards.function import FunctionScorer
 from assent.rewards.model import Encode, RewardModelScorer, same_tokens
-from assent.stages.parts import ModelRef, frozen, model_folder, require_room, response_ids
+from assent.stages.parts import MODEL, ModelRef, frozen, model_folder, require_room, response_ids
 from assent.types import Rollout, Sequences
 
 
@@ -62,12 +65,12 @@ RewardSpec = Annotated[RewardModelRef | FunctionRef | ClassifierRef | GoldRef, F
 def build_scorer(spec: RewardSpec, context: StageContext, policy: CausalModel) -> Scorer:
     """The scorer a recipe asks for, ready for the rollouts of this policy."""
     if isinstance(spec, GoldRef):
-        return FunctionScorer("gold", gold_of)
+        return FunctionScorer(scorer_name(spec), gold_of)
     if isinstance(spec, FunctionRef):
-        return FunctionScorer(spec.function.rpartition(":")[2], resolve(spec.function))
+        return FunctionScorer(scorer_name(spec), resolve(spec.function))
     if isinstance(spec, ClassifierRef):
         classifier = load_classifier(model_folder(context, spec.classifier))
-        return ClassifierScorer(spec.label, classifier.logits_of(spec.label), TEXTS[spec.reads])
+        return ClassifierScorer(scorer_name(spec), classifier.logits_of(spec.label), TEXTS[spec.reads])
     loaded = load_scalar(model_folder(context, spec.reward_model))
     scalar = frozen(loaded.scalar)
     shared = tokenizer_hash(loaded.tokenizer) == tokenizer_hash(policy.tokenizer)
@@ -76,7 +79,32 @@ def build_scorer(spec: RewardSpec, context: StageContext, policy: CausalModel) -
         require_room(scalar.model, int(sequences.lengths_B.max()))
         return in_blocks(lambda s: (scalar.last_scores(s),), sequences)[0]
 
-    return RewardModelScorer("reward_model", same_tokens if shared else _own_tokens(loaded.tokenizer), scores)
+    return RewardModelScorer(scorer_name(spec), same_tokens if shared else _own_tokens(loaded.tokenizer), scores)
+
+
+def scorer_name(spec: RewardSpec) -> str:
+    """What its scores are called: the stage or folder of a reward model, the label of a classifier, the function."""
+    if isinstance(spec, GoldRef):
+        return "gold"
+    if isinstance(spec, FunctionRef):
+        return spec.function.rpartition(":")[2]
+    if isinstance(spec, ClassifierRef):
+        return spec.label
+    path = Path(spec.reward_model)
+    return path.parent.name if path.name == MODEL and path.parent.name else path.name
+
+
+def named_apart(specs: Sequence[RewardSpec]) -> None:
+    """Raises ConfigError where two scorers go by one name: one's scores would be logged over the other's."""
+    names = [scorer_name(spec) for spec in specs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            "two scorers have one name",
+            got=", ".join(twice),
+            why="what one says would be logged over what the other says",
+            fix="rename a stage, a folder or a function, or leave one out",
+        )
 
 
 def _own_tokens(tokenizer: PreTrainedTokenizerBase) -> Encode:
