@@ -5,8 +5,8 @@
 Settings were chosen on seeds 100-102. Each seed trains its own tokenizer, models, annotators' answers and reward model,
 and is judged on its own fresh held-out prompts. Writes `benchmarks/results/quickstart_learns.{md,json,svg}`: win rates
 by the hidden gold judgement with a 95 % t interval over seeds, correctness by kind of task apart from manners, the
-reward model beside its ceiling, best-of-n at the KL that PPO spent, and proxy and gold over KL with the default KL coefficient
-and with none.
+reward model beside its ceiling, best-of-n at the KL that PPO spent, and proxy and gold over KL with the default KL
+coefficient and with none.
 """
 
 import argparse

@@ -12,7 +12,7 @@ token may equal the end-of-sequence token. Padding is the number 0 and means not
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Protocol, Self, TypeVar, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -267,17 +267,39 @@ class Sequences:
     def response_ids_BT(self) -> Tensor:
         return self.token_ids_BL.gather(1, self.response_positions_BT)
 
+    def positions(self) -> Tensor:
+        """int64 [1, L]: 0, 1, 2, ...; padding is on the right, so a position does not depend on neighbours."""
+        return torch.arange(self.token_ids_BL.shape[1], device=self.token_ids_BL.device)[None]
+
     def select(self, rows: Tensor) -> "Sequences":
         """The named rows, trimmed to their own longest sequence and response."""
         prompt, response = self.prompt_lengths_B[rows], self.response_lengths_B[rows]
         length, longest = int((prompt + response).max()), int(response.max())
         return Sequences(self.token_ids_BL[rows, :length], prompt, response, self.mask_BT[rows, :longest])
 
-    def to(self, device: torch.device) -> "Sequences":
-        return Sequences(*(getattr(self, f.name).to(device) for f in fields(self)))
+    def to(self, device: torch.device) -> Self:
+        return type(self)(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
-T_Batch = TypeVar("T_Batch", bound="Batch")
+@dataclass(frozen=True)
+class PackedSequences(Sequences):
+    """Rows of several documents, each of which sees itself alone.
+
+    Args:
+        positions_BL: int64, position of each token within its own document; where it falls, another document begins.
+    """
+
+    positions_BL: Tensor
+
+    def positions(self) -> Tensor:
+        return self.positions_BL
+
+    def select(self, rows: Tensor) -> "PackedSequences":
+        kept = super().select(rows)
+        positions = self.positions_BL[rows, : kept.token_ids_BL.shape[1]]
+        return PackedSequences(
+            kept.token_ids_BL, kept.prompt_lengths_B, kept.response_lengths_B, kept.mask_BT, positions
+        )
 
 
 @runtime_checkable

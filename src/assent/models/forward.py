@@ -74,7 +74,7 @@ def _policy_states(model: PreTrainedModel, sequences: Sequences) -> tuple[HeadSt
     # The last token of the block predicts nothing that is asked, so it is not read.
     ids_BL = sequences.token_ids_BL[:, :-1]
     places = Places.of(sequences, width=ids_BL.shape[1])
-    return reader_of(model)(model, ids_BL, places.before_N), places
+    return reader_of(model)(model, ids_BL, sequences.positions()[:, :-1], places.before_N), places
 
 
 def token_outputs(model: PreTrainedModel, sequences: Sequences, *, temperature: float) -> TokenOutputs:

@@ -61,7 +61,7 @@ class LogitStates:
         return self.logprobs(tokens_N, temperature), entropy(self.logits_NV, temperature=temperature)
 
 
-ReadStates = Callable[[PreTrainedModel, Tensor, Tensor], HeadStates | LogitStates]
+ReadStates = Callable[[PreTrainedModel, Tensor, Tensor, Tensor], HeadStates | LogitStates]
 """`(model, token_ids_BL, places_N) -> states`: places index the flattened `[B * L]`."""
 
 
@@ -77,9 +77,10 @@ def positions(token_ids_BL: Tensor) -> Tensor:
     return torch.arange(token_ids_BL.shape[1], device=token_ids_BL.device)[None]
 
 
-def backbone_states(model: PreTrainedModel, token_ids_BL: Tensor) -> Tensor:
+def backbone_states(model: PreTrainedModel, token_ids_BL: Tensor, positions_BL: Tensor | None = None) -> Tensor:
     """Hidden states after the final norm, `[B, L, D]`, before any head.
 
+    Where positions fall, transformers begins another sequence and keeps attention within it (`check_packing`).
     No attention mask is passed: padding is on the right of causal attention, so no real token ever sees it, and
     scaled-dot-product attention takes its faster causal path.
 
@@ -95,7 +96,10 @@ def backbone_states(model: PreTrainedModel, token_ids_BL: Tensor) -> Tensor:
             fix="shorten prompt plus response, or take a model with more positions",
         )
     outputs = model.base_model(
-        input_ids=token_ids_BL, attention_mask=None, position_ids=positions(token_ids_BL), use_cache=False
+        input_ids=token_ids_BL,
+        attention_mask=None,
+        position_ids=positions(token_ids_BL) if positions_BL is None else positions_BL,
+        use_cache=False,
     )
     states_BLD: Tensor = outputs.last_hidden_state
     return states_BLD
@@ -106,22 +110,47 @@ def pick(states_BLX: Tensor, places_N: Tensor) -> Tensor:
     return states_BLX.flatten(0, 1).index_select(0, places_N)
 
 
-def read_through_head(model: PreTrainedModel, token_ids_BL: Tensor, places_N: Tensor) -> HeadStates:
+def read_through_head(
+    model: PreTrainedModel, token_ids_BL: Tensor, positions_BL: Tensor, places_N: Tensor
+) -> HeadStates:
     """Backbone, then the head where asked; the logits of other places never exist."""
     head = model.get_output_embeddings()
-    return HeadStates(pick(backbone_states(model, token_ids_BL), places_N), head.weight, head.bias)
+    return HeadStates(pick(backbone_states(model, token_ids_BL, positions_BL), places_N), head.weight, head.bias)
 
 
-def read_whole_logits(model: PreTrainedModel, token_ids_BL: Tensor, places_N: Tensor) -> LogitStates:
+def read_whole_logits(
+    model: PreTrainedModel, token_ids_BL: Tensor, positions_BL: Tensor, places_N: Tensor
+) -> LogitStates:
     """The model's own logits at every place; slower and larger, and right for every model."""
     outputs = model(
         input_ids=token_ids_BL,
         attention_mask=None,
-        position_ids=positions(token_ids_BL),
+        position_ids=positions_BL,
         use_cache=False,
         output_hidden_states=True,
     )
     return LogitStates(pick(outputs.hidden_states[-1], places_N), pick(outputs.logits, places_N))
+
+
+@torch.no_grad()
+def check_packing(model: PreTrainedModel) -> None:
+    """Two documents in one row have the states they have alone.
+
+    Raises:
+        ContractError: the model's attention does not follow its positions.
+    """
+    ids_BL = _probe_ids(model)
+    half = ids_BL.shape[1] // 2
+    apart = torch.cat([torch.arange(half), torch.arange(ids_BL.shape[1] - half)])[None]
+    packed = backbone_states(model, ids_BL, apart.to(ids_BL.device).expand(len(ids_BL), -1))
+    alone = torch.cat([backbone_states(model, ids_BL[:, :half]), backbone_states(model, ids_BL[:, half:])], 1)
+    if not _close(packed, alone):
+        raise ContractError(
+            "documents of one row see each other in this model",
+            got=f"{type(model).__name__}, states that differ by up to {(packed - alone).abs().max().item():.2g}",
+            why="it would be trained on contexts that never occur",
+            fix="set layout: stream, which packs as GPT-2 was trained, or use another model",
+        )
 
 
 # ------------------------------------------------------------------------------------------------ changes to the model

@@ -7,10 +7,12 @@ from pydantic import Field, model_validator
 
 from assent.algorithms.sft import SFT
 from assent.data.batches import PackedBatches
+from assent.data.packing import DocumentBatches
 from assent.dist import processes
 from assent.loops.offline import offline
 from assent.models.folders import CausalModel, ModelShape, new_causal, save_causal
 from assent.models.forward import ModelForward
+from assent.models.prepare import check_packing
 from assent.models.tokenizer import CHATML, CHATML_TOKENS, SpecialTokens, encode_text, train_bpe
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
@@ -30,7 +32,9 @@ class PretrainSpec(StageSpec):
         shape: family and sizes of a new model.
         vocabulary: tokens of a new tokenizer.
         template: `chatml` gives the new tokenizer that chat template, so that later stages may take dialogues.
-        length: tokens predicted per packed row.
+        layout: `documents` packs whole documents, each to itself; `stream` runs them on through the rows, as GPT-2 was
+            trained.
+        length: tokens of a packed row.
         batch_size: rows per optimiser step.
         epochs: passes over the text.
         validation: share of the documents kept for validation.
@@ -43,7 +47,8 @@ class PretrainSpec(StageSpec):
     shape: ModelShape | None = None
     vocabulary: int = Field(1024, gt=256)
     template: Literal["chatml"] | None = None
-    length: int = Field(128, gt=1)
+    layout: Literal["documents", "stream"] = "documents"
+    length: int = Field(256, gt=1)
     batch_size: int = Field(8, gt=0)
     epochs: int = Field(1, gt=0)
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.02
@@ -64,10 +69,13 @@ def run(spec: PretrainSpec, context: StageContext) -> Mapping[str, float]:
     held = max(1, round(spec.validation * len(documents)))
     training = documents[held:]
     causal = _start(spec, context, [d.text for d in training])
+    if spec.layout == "documents":
+        check_packing(causal.model)
     end = causal.tokenizer.eos_token_id
     encoded = [encode_text(causal.tokenizer, d.text) for d in documents]
     group = processes.current()
-    batches = PackedBatches(
+    packed = LAYOUTS[spec.layout]
+    batches = packed(
         encoded[held:],
         end_id=end,
         length=spec.length,
@@ -84,10 +92,16 @@ def run(spec: PretrainSpec, context: StageContext) -> Mapping[str, float]:
     checkpoint = StateFile(context.state, parts, every_seconds=spec.optimization.checkpoint_seconds)
     offline(batches, SFT(), learner, context.tracker, checkpoint)
     first_batch.finish()
-    probe = PackedBatches(encoded[:held], end_id=end, length=spec.length, batch_size=32, epochs=1, seed=0)
+    probe = packed(encoded[:held], end_id=end, length=spec.length, batch_size=32, epochs=1, seed=0)
     loss = evaluate_loss((b for _, b in probe), SFT(), forward)["loss/tokens"].value
     save_causal(context.out / MODEL, causal)
     return {"validation_loss": loss, "documents": len(training), "tokens": batches.tokens * spec.epochs}
+
+
+LAYOUTS: Mapping[str, type[DocumentBatches] | type[PackedBatches]] = {
+    "documents": DocumentBatches,
+    "stream": PackedBatches,
+}
 
 
 def _start(spec: PretrainSpec, context: StageContext, texts: list[str]) -> CausalModel:
