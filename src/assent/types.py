@@ -11,7 +11,7 @@ token may equal the end-of-sequence token. Padding is the number 0 and means not
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol, Self, runtime_checkable
 
 import torch
@@ -277,6 +277,12 @@ class Sequences:
         length, longest = int((prompt + response).max()), int(response.max())
         return Sequences(self.token_ids_BL[rows, :length], prompt, response, self.mask_BT[rows, :longest])
 
+    def padded(self, columns: int, *, fill: int) -> Self:
+        """The same with `columns` more slots on the right and `fill` in every slot that is padding."""
+        ids = torch.nn.functional.pad(self.token_ids_BL, (0, columns))
+        inside = torch.arange(ids.shape[1], device=ids.device) < self.lengths_B[:, None]
+        return replace(self, token_ids_BL=torch.where(inside, ids, fill))
+
     def to(self, device: torch.device) -> Self:
         return type(self)(*(getattr(self, f.name).to(device) for f in fields(self)))
 
@@ -293,6 +299,12 @@ class PackedSequences(Sequences):
 
     def positions(self) -> Tensor:
         return self.positions_BL
+
+    def padded(self, columns: int, *, fill: int) -> "PackedSequences":
+        # Padding counts on from the last column: a fall would begin a document.
+        more = self.positions_BL[:, -1:] + 1 + torch.arange(columns, device=self.positions_BL.device)
+        wider = replace(self, positions_BL=torch.cat([self.positions_BL, more], 1))
+        return super(PackedSequences, wider).padded(columns, fill=fill)
 
     def select(self, rows: Tensor) -> "PackedSequences":
         kept = super().select(rows)

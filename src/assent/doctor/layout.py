@@ -30,9 +30,7 @@ GRADIENT_NOISE: Mapping[torch.dtype, float] = {
 
 def padded(sequences: Sequences, *, columns: int, fill: int) -> Sequences:
     """The same sequences with `columns` more slots on the right and `fill` in every slot that is padding."""
-    ids = torch.nn.functional.pad(sequences.token_ids_BL, (0, columns))
-    inside = torch.arange(ids.shape[1], device=ids.device) < sequences.lengths_B[:, None]
-    return replace(sequences, token_ids_BL=torch.where(inside, ids, fill))
+    return sequences.padded(columns, fill=fill)
 
 
 def spread(sequences: Sequences, count: int) -> Sequences:
