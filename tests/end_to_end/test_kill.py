@@ -1,4 +1,4 @@
-"""SIGKILL at ten random moments of a stage, then the same command: the finished run is the uninterrupted one, bit for bit."""
+"""SIGKILL at ten random moments of a stage, then the same command: the run ends as if nothing had been, bit for bit."""
 
 import hashlib
 import json

@@ -17,7 +17,7 @@ from assent.models.folders import CausalModel, ScalarFolder, load_causal, load_s
 from assent.models.forward import SCORE_OFFSET, token_outputs
 from assent.models.tokenizer import tokenizer_hash
 from assent.pipeline.artefact import code_version
-from assent.types import Sequences
+from assent.types import PackedSequences, Sequences
 
 POLICY, SCALAR, ROWS = "policy", "scalar", "rows.pt"
 """What a probe's folder may hold: a language model, a scalar model, and the sequences to read."""
@@ -54,7 +54,8 @@ def save_rows(folder: Path, sequences: Sequences) -> None:
 
 def numbers_of(folder: Path, dtype: torch.dtype) -> Mapping[str, Tensor]:
     """Of everything that was saved in a probe's folder."""
-    sequences = Sequences(**torch.load(folder / ROWS, weights_only=True))
+    rows = torch.load(folder / ROWS, weights_only=True)
+    sequences = PackedSequences(**rows) if "positions_BL" in rows else Sequences(**rows)
     found: dict[str, Tensor] = {}
     with torch.no_grad():
         if (folder / POLICY).is_dir():

@@ -180,7 +180,7 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
         same_start=same_start,
     )
     first_batch = check_rl(spec.skip_checks, context, parts)
-    samples = SampleBook(scoring, context.out / "samples.jsonl", prompts=len(prompts))
+    samples = SampleBook(scoring, context.out / "samples.jsonl", per_epoch=len(prompts) * spec.samples_per_prompt)
     guard = KLGuard(spec.budget, policy.model)
     state: dict[str, Stateful] = {
         "learner": learner,
@@ -245,8 +245,8 @@ class _Mixed:
 class SampleBook:
     """Scoring that also keeps a few rollouts of each step to be read, in a file that follows the saved state."""
 
-    def __init__(self, scoring: CriticScoring, path: Path, *, prompts: int) -> None:
-        self.scoring, self.path, self.prompts = scoring, path, prompts
+    def __init__(self, scoring: CriticScoring, path: Path, *, per_epoch: int) -> None:
+        self.scoring, self.path, self.per_epoch = scoring, path, per_epoch
         self.step, self.asked, self.episodes = 0, 0, 0
         self.last: dict[str, float] = {}
         path.write_text("", encoding="utf-8")
@@ -267,9 +267,9 @@ class SampleBook:
                 }
                 file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
         self.step += 1
-        self.asked += len({r.prompt.id for r in rollouts})
+        self.asked += len(rollouts)
         self.episodes += len(scored.rollouts)
-        counts = {"episode": Mean(self.episodes, 1), "epoch": Mean(self.asked / self.prompts, 1)}
+        counts = {"episode": Mean(self.episodes, 1), "epoch": Mean(self.asked / self.per_epoch, 1)}
         scored = replace(scored, metrics={**scored.metrics, **counts})
         self.last = {n: m.value for n, m in scored.metrics.items()}
         return scored
