@@ -125,7 +125,11 @@ def test_no_base_classes_but_the_agreed_ones():
         if isinstance(node, ast.ClassDef)
         for base in node.bases
     }
-    assert not {b for b in bases if (b.startswith("Base") and b != "BaseModel") or b.endswith(("Base", "Mixin", "Trainer")) or b == "ABC"}
+    assert not {
+        b
+        for b in bases
+        if (b.startswith("Base") and b != "BaseModel") or b.endswith(("Base", "Mixin", "Trainer")) or b == "ABC"
+    }
 
 
 def test_no_registry_host_is_named():

@@ -5,11 +5,16 @@ import re
 from itertools import chain
 
 import pytest
-import yaml
 from source_tree import PACKAGE, ROOT, pages, shown, tree_of
+
+from assent.config import Frozen
+from assent.data import formats as files
+from assent.pipeline.recipe import parse_recipe
+from assent.stages import TABLE
 
 MATHEMATICS = sorted(p for p in (PACKAGE / "functional").glob("*.py") if not p.name.startswith("_"))
 SOURCE = re.compile(r"[Ss]ource|arXiv|et al|\b\d{4}\.\d{5}\b")
+BLOCK = re.compile(r"^```\w*\n.*?^```$", re.M | re.S)
 BY_DEFINITION = {
     "masked_mean",
     "token_logprobs",
@@ -71,10 +76,38 @@ def test_paths_and_links_in_pages_exist(page):
 
 
 def test_both_readmes_tell_the_same_story():
-    """Same commands, same pictures, same recipe, same number of sections, in both languages."""
-    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")]
-    for pattern in (r"^    (?:make|assent) .*$", r"!\[[^]]*\]\(([^)]+)\)", r"^(#+) ", r"`([\w/]+/)`"):
-        a, b = (re.findall(pattern, t, re.M) for t in texts)
-        assert a == b, pattern
-    recipes = [re.findall(r"```yaml\n(.*?)```", t, re.S) for t in texts]
-    assert [[yaml.safe_load(r) for r in rs] for rs in recipes][0] == [[yaml.safe_load(r) for r in rs] for rs in recipes][1]
+    """The same code, pictures and links, rooms and formats, in the same order, in both languages."""
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md"))
+    assert BLOCK.findall(english) == BLOCK.findall(chinese)
+    for pattern in (r"\]\(((?!README)[^)]+)\)", r"^(#+) ", r"^\| `([^`]+)` \|", r"^\* "):
+        assert re.findall(pattern, english, re.M) == re.findall(pattern, chinese, re.M), pattern
+
+
+def test_the_readme_names_every_format_of_data():
+    formats = {f.model_fields["format"].default for f in vars(files).values() if _is_format(f)}
+    listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    assert len(listed) == len(set(listed)) and set(listed) == formats
+
+
+def _is_format(value):
+    return isinstance(value, type) and issubclass(value, Frozen) and "format" in value.model_fields
+
+
+def test_the_tree_of_the_readme_is_the_tree():
+    listed = set(re.findall(r"^\| `src/assent/(\w+)/` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.M))
+    assert listed == {p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists()}
+
+
+def test_the_recipe_of_the_readme_is_a_recipe():
+    (recipe,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert list(parse_recipe(recipe, TABLE, ["model=some/model", "data=folder"]).stages) == ["sft", "reward", "policy"]
+
+
+def test_the_algorithms_name_files_and_tests_that_exist():
+    text = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(tests) > 10
+    missing = [f"{file}::{test}" for file, test in tests if f"def {test}(" not in (ROOT / file).read_text()]
+    assert not missing
+    for algorithm in (PACKAGE / "algorithms").glob("[a-z]*.py"):
+        assert shown(algorithm) in text, "an algorithm without its equation and its test"

@@ -94,7 +94,7 @@ def test_what_never_needs_torch_never_loads_it():
 
 
 def test_help_answers_at_once():
-    """Under 0.3 s, best of ten. On a loaded machine the clock counts the neighbours, so the processor's time is enough."""
+    """Under 0.3 s, best of ten. On a loaded machine the clock counts the neighbours: then processor time counts."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     taken = []
     for _ in range(10):

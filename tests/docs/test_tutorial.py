@@ -41,7 +41,9 @@ def told(tmp_path_factory) -> tuple[Path, list[str]]:
             continue
         assert language == "bash", f"a block is a named file or bash; got {language}"
         command = ["bash", "-euo", "pipefail", "-c", block]
-        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, cwd=work, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         printed.append(done.stdout + done.stderr)
     return work, printed
