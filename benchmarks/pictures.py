@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from assent.evals.overoptimisation import BestOfN, CurvePoint, overoptimisation
+from assent.evals.overoptimisation import BestOfN, CurvePoint, overoptimisation, stretches
 from assent.evals.plain import from_json
 from assent.evals.report.content import Contest
 from assent.evals.report.figures import kl_figure, win_figure
@@ -52,7 +52,7 @@ def kl_picture(metrics: Path, results: dict[str, Any]) -> str | None:
     if len(points) < 5:  # fewer cannot tell a fall from noise
         return None
     best = tuple(from_json(BestOfN, b) for b in results.get("best_of_n", []))
-    return standalone(kl_figure(overoptimisation(points, best_of_n=best)))
+    return standalone(kl_figure(overoptimisation(stretches(points), best_of_n=best)))
 
 
 def main() -> None:
