@@ -1,0 +1,49 @@
+"""The carriers: `Prompt -> Rollout -> Scored -> Experience -> Loss`, frozen, checked when made.
+
+Shape legend, used as suffixes everywhere:
+
+* `_B` sequences, `_BL` every token of them (prompt and response, right-padded), `_BT` response tokens (right-padded),
+  `_BTV` vocabulary, `_BTD` hidden size;
+* `_K` completions of one prompt, `_P` judged pairs, `_M` members of an ensemble, `_S` steps of a solution.
+
+A mask is bool and True means included. Lengths and masks are explicit: nothing is ever read off a token id, so the pad
+token may equal the end-of-sequence token. Padding is the number 0 and means nothing.
+"""
+
+from assent.types.batches import Batch, ComparisonBatch, PackedSequences, Sequences, TokenBatch
+from assent.types.experience import (
+    ActorCriticOutputs,
+    CriticScored,
+    Experience,
+    Loss,
+    NamedScores,
+    Scored,
+    TokenOutputs,
+)
+from assent.types.metrics import Mean, Moments, add_metrics
+from assent.types.rollouts import Prompt, Request, Rollout, Sample, Sampling, ScoreEvent, ScoreEvents
+
+__all__ = [
+    "ActorCriticOutputs",
+    "Batch",
+    "ComparisonBatch",
+    "CriticScored",
+    "Experience",
+    "Loss",
+    "Mean",
+    "Moments",
+    "NamedScores",
+    "PackedSequences",
+    "Prompt",
+    "Request",
+    "Rollout",
+    "Sample",
+    "Sampling",
+    "ScoreEvent",
+    "ScoreEvents",
+    "Scored",
+    "Sequences",
+    "TokenBatch",
+    "TokenOutputs",
+    "add_metrics",
+]

@@ -1,0 +1,153 @@
+"""From scores to a loss, and what a forward pass gives on the way."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from assent.types.batches import Sequences
+from assent.types.metrics import Mean
+from assent.types.rollouts import Rollout
+
+
+@dataclass(frozen=True)
+class NamedScores:
+    """What one scorer said of each rollout, summed over its events, before any normalisation."""
+
+    name: str
+    scores_B: Tensor
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Rollouts with everything that is known before an algorithm looks at them.
+
+    Args:
+        score_events_BT: the scores the policy will be trained on, after normalisation, clipping and penalties, each on
+            the token it was given for.
+        scores: what each scorer said, untouched.
+        old_logprobs_BT: the learner's own log-probabilities before the update.
+        ref_logprobs_BT: the reference's, at the same temperature.
+        kl_coef: the KL coefficient in force for this batch, in score units per nat.
+        metrics: of the rollouts and scores.
+    """
+
+    rollouts: tuple[Rollout, ...]
+    sequences: Sequences
+    score_events_BT: Tensor
+    scores: tuple[NamedScores, ...]
+    old_logprobs_BT: Tensor
+    ref_logprobs_BT: Tensor
+    kl_coef: float
+    metrics: Mapping[str, Mean] = field(default_factory=dict)
+
+    @property
+    def mask_BT(self) -> Tensor:
+        return self.sequences.mask_BT
+
+    @property
+    def groups_B(self) -> Tensor:
+        """int64: the samples of one prompt share a number."""
+        numbers: dict[str, int] = {}
+        return torch.tensor([numbers.setdefault(r.prompt.id, len(numbers)) for r in self.rollouts])
+
+
+@dataclass(frozen=True)
+class CriticScored(Scored):
+    """Scored rollouts with the critic's value before each response token."""
+
+    values_BT: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What an actor-critic update trains on; one sequence is one unit, one included token one item of the loss.
+
+    Masked places of its tensors are 0, whatever was there: a nan times a zero gradient would be a nan gradient.
+    """
+
+    sequences: Sequences
+    old_logprobs_BT: Tensor
+    advantages_BT: Tensor
+    old_values_BT: Tensor
+    returns_BT: Tensor
+    metrics: Mapping[str, Mean] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = self.sequences.mask_BT.shape
+        for name in ("old_logprobs_BT", "advantages_BT", "old_values_BT", "returns_BT"):
+            if getattr(self, name).shape != shape:
+                raise ValueError(
+                    f"{name} must have the mask's shape {tuple(shape)}; got {tuple(getattr(self, name).shape)}"
+                )
+            kept = torch.where(self.sequences.mask_BT, getattr(self, name), 0.0)
+            object.__setattr__(self, name, kept)
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def select(self, rows: Tensor) -> "Experience":
+        sequences = self.sequences.select(rows)
+        t = sequences.mask_BT.shape[1]
+        return Experience(
+            sequences,
+            self.old_logprobs_BT[rows, :t],
+            self.advantages_BT[rows, :t],
+            self.old_values_BT[rows, :t],
+            self.returns_BT[rows, :t],
+        )
+
+    @property
+    def mask_BT(self) -> Tensor:
+        return self.sequences.mask_BT
+
+    @property
+    def costs(self) -> Tensor:
+        return self.sequences.lengths_B
+
+    @property
+    def denominator(self) -> float:
+        return float(self.mask_BT.sum())
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss per item, reduced by nobody but the learner.
+
+    Args:
+        per_item: differentiable, any shape.
+        mask: bool, same shape; items outside it are ignored even when they are nan.
+        metrics: detached totals and counts over the same items.
+    """
+
+    per_item: Tensor
+    mask: Tensor
+    metrics: Mapping[str, Mean] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.per_item.shape != self.mask.shape or self.mask.dtype != torch.bool:
+            raise ValueError(
+                f"per_item and a bool mask must share a shape; got {tuple(self.per_item.shape)}, "
+                f"{tuple(self.mask.shape)} {self.mask.dtype}"
+            )
+
+    def sum(self) -> Tensor:
+        return torch.where(self.mask, self.per_item, torch.zeros_like(self.per_item)).sum()
+
+
+@dataclass(frozen=True)
+class TokenOutputs:
+    """Log-probability of each response token and entropy of the distribution it came from; 0 where masked."""
+
+    logprobs_BT: Tensor
+    entropy_BT: Tensor
+
+
+@dataclass(frozen=True)
+class ActorCriticOutputs:
+    """`TokenOutputs` and the value of the state before each response token; 0 where masked."""
+
+    logprobs_BT: Tensor
+    entropy_BT: Tensor
+    values_BT: Tensor

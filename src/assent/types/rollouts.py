@@ -1,0 +1,116 @@
+"""Prompts, what is asked of an engine, what it returns, and what judges say of it."""
+
+from dataclasses import dataclass
+
+from assent.records import PromptText
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt ready for a policy.
+
+    Args:
+        id: the identity of the task; every sample of one prompt shares it.
+        source: what was asked, as text or dialogue; scorers with another tokenizer re-render it.
+        token_ids: the policy's tokens, at least one.
+        kind: slice label, empty when unknown.
+    """
+
+    id: str
+    source: PromptText
+    token_ids: tuple[int, ...]
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.token_ids:
+            raise ValueError(
+                f"a prompt needs at least one token; got none for {self.id!r}; give it text or a BOS token"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """The distribution that is sampled from, which is also the one that is scored.
+
+    Args:
+        max_new_tokens: length budget of a response, its end token included.
+        temperature: divides the logits of policy and reference alike, in sampling and in scoring; > 0.
+        greedy: take the most probable token instead; `temperature` still scales the recorded log-probabilities.
+        min_new_tokens: end tokens are impossible before this many tokens; the recorded log-probabilities are those of
+            the distribution so restricted.
+        stop_token_ids: a response ends with the first of these, which is kept as its last token.
+    """
+
+    max_new_tokens: int
+    stop_token_ids: tuple[int, ...]
+    temperature: float = 1.0
+    greedy: bool = False
+    min_new_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(
+                f"temperature must be above 0; got {self.temperature}; for the most probable token use greedy"
+            )
+        if self.max_new_tokens < 1 or self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"lengths must satisfy 1 <= max and min <= max; got {self.min_new_tokens=}, {self.max_new_tokens=}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One sequence to sample: the prompt's tokens and the seed of its own random stream."""
+
+    token_ids: tuple[int, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What an engine returns for one request.
+
+    Args:
+        token_ids: the response, with its end token when it `ended`.
+        logprobs: log-probability of each token under the distribution it was drawn from.
+        ended: the response closed with a stop token within its budget.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    ended: bool
+
+    def __post_init__(self) -> None:
+        if len(self.token_ids) != len(self.logprobs) or not self.token_ids:
+            raise ValueError(
+                f"a sample needs one log-probability per token and at least one token; got "
+                f"{len(self.token_ids)} tokens, {len(self.logprobs)} log-probabilities"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A prompt and one sampled response. Token ids are the record; `text` is derived and never re-encoded for a loss.
+
+    Args:
+        version: number of policy updates the engine's weights had seen.
+    """
+
+    prompt: Prompt
+    token_ids: tuple[int, ...]
+    sampler_logprobs: tuple[float, ...]
+    ended: bool
+    text: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreEvent:
+    """A judge's value at one response token (0 is the first). An outcome score sits on the last token."""
+
+    index: int
+    value: float
+
+
+ScoreEvents = tuple[ScoreEvent, ...]
+"""All events of one response; empty means "no score": the sample is dropped and counted."""
