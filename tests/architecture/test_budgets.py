@@ -9,7 +9,7 @@ from source_tree import MODULES, PACKAGE, ROOT, bound_names, functions_of, room_
 
 FILE, FUNCTION, LOOP, COMPLEXITY = 500, 80, 150, 10
 
-OVER_BUDGET = {"src/assent/types.py": 567}
+OVER_BUDGET: dict[str, int] = {}
 """Files that break the budget today, with their lines: a debt that may shrink and never grow. Empty is the aim."""
 
 SYNONYMS = {

@@ -18,7 +18,7 @@ from assent.types import Experience, Loss, Prompt, Request, Rollout, Sample, Sam
 
 MOST = 6
 CARRIERS = (Prompt, Request, Sample, Rollout, Scored, Sequences, Experience, Loss)
-NOT_PLUMBING = ("functional", "algorithms", "rewards", "types.py", "protocols.py", "records.py", "evals")
+NOT_PLUMBING = ("functional", "algorithms", "rewards", "types", "protocols.py", "records.py", "evals")
 """Mathematics, judges and carriers; and the toy world in `evals`, which stands for the engine and the models."""
 
 
