@@ -306,6 +306,19 @@ class TestFormats:
         assert {t.split for t in made.train} == {"train"} and {t.split for t in made.held_out} == {"held_out"}
         assert len(made.train) + len(made.held_out) == 40 and made.train[0].kind == "t"
 
+    def test_lists_of_texts_are_documents_and_empty_ones_are_counted(self, lines):
+        rows = [{"parts": [["A title.", "Its text."], ["Another."]]}, {"parts": []}, {"parts": ["One.", "Two.", " "]}]
+        made = spec(lines(*rows), {"format": "text", "text": "parts"}).read()
+        assert [d.text for d in made.train] == ["A title. Its text.", "Another.", "One.", "Two."]
+        assert made.report.left_out == {"an empty list of texts": 1} and made.report.kept == 3
+
+    def test_swapped_sides_are_each_other_s_rest(self, lines):
+        path = lines(*({"prompt": f"task {i}"} for i in range(40)))
+        one, other = (spec(path, {"format": "tasks"}, held_out=0.4, swap=swap).read() for swap in (False, True))
+        sides = [{t.id for t in side} for side in (one.train, one.held_out, other.train, other.held_out)]
+        assert sides[0] == sides[3] and sides[1] == sides[2] and not sides[0] & sides[1] and all(sides)
+        assert {t.split for t in other.train} == {"train"} and {t.split for t in other.held_out} == {"held_out"}
+
 
 OK = {"prompt": "p", "response": "r"}
 
@@ -441,6 +454,7 @@ class TestSpec:
             ({"chosn": "x"}, "did you mean 'chosen'?"),
             ({"prompt": 3}, "prompt"),
             ({"reading": {"held_out": 1.0}}, "less than 1"),
+            ({"reading": {"swap": True}}, "set held_out above 0"),
             ({"reading": {"limit": 0}}, "greater than or equal to 1"),
             ({"reading": {"on_bad_row": "ignore"}}, "refuse"),
             ({"reading": {"on_bad_rows": "skip"}}, "did you mean 'on_bad_row'?"),

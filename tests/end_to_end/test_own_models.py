@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from assent.models.folders import load_causal
 from assent.models.tokenizer import stop_ids
@@ -111,6 +112,20 @@ def test_responses_of_the_policy_come_to_their_end(trained):
 def test_the_reward_model_learns_the_pairs(trained):
     _, _, artefacts, _ = trained
     assert artefacts["reward"].metrics["accuracy"] == 1.0
+
+
+def test_folders_of_old_transformers_open_too(tmp_path):
+    """GPT-2's class once saved its causal mask as weights, in a pickle; many a model of the hub is still like that."""
+    folder = make_policy(tmp_path / "gpt2", "gpt2")
+    fresh = load_causal(folder)
+    weights = dict(fresh.model.state_dict())
+    for layer in range(2):
+        weights[f"transformer.h.{layer}.attn.bias"] = torch.ones(1, 1, 96, 96, dtype=torch.uint8)
+        weights[f"transformer.h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    opened = load_causal(folder).model.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in opened.items())
 
 
 def test_any_stage_may_stand_alone(trained, tmp_path):

@@ -153,17 +153,17 @@ def test_ptx_pulls_the_policy_to_the_text(start, tmp_path, mix):
 
 
 def test_a_spent_kl_budget_rolls_the_policy_back(start, tmp_path):
-    wild = ("steps=6", "optimization.optimizer.lr=0.05", "kl.coefficient=0.0")
-    made, lines, _ = ppo(start, tmp_path, *wild, "budget.limit=0.5")
-    assert made.metrics["rolled_back"] == 1.0
-    assert len(lines) < 6 and lines[-1]["objective/kl"] > 0.5 >= max(line["objective/kl"] for line in lines[:-1])
-    # What is saved is the policy whose rollouts were last seen within the budget: the one that ran the step before.
-    shorter, _, _ = ppo(start, tmp_path / "shorter", *wild, f"steps={len(lines) - 1}", "budget.limit=0.5")
-    kept = load_causal(made.folder / "model").model.state_dict()
-    if len(lines) == 2:
-        begun = load_causal(start / "policy").model.state_dict()
-        assert all(torch.equal(kept[n], begun[n]) for n in begun)
-    assert shorter.metrics["rolled_back"] == 0.0
+    wild = ("optimization.optimizer.lr=0.003", "optimization.schedule={decay: constant}", "kl.coefficient=0.0")
+    _, free, _ = ppo(start, tmp_path / "free", *wild, "steps=8")
+    seen = [line["objective/kl"] for line in free]
+    record = next(k for k in range(2, 8) if seen[k] > max(seen[:k]))
+    limit = (max(seen[:record]) + seen[record]) / 2
+    made, lines, _ = ppo(start, tmp_path / "held", *wild, "steps=8", f"budget.limit={limit}")
+    assert [line["objective/kl"] for line in lines] == seen[: record + 1] and made.metrics["rolled_back"] == 1.0
+    # What is saved is the policy that was last seen within the budget: one update less than the one beyond it.
+    shorter, _, _ = ppo(start, tmp_path / "shorter", *wild, f"steps={record - 1}")
+    kept, same = (load_causal(a.folder / "model").model.state_dict() for a in (made, shorter))
+    assert shorter.metrics["rolled_back"] == 0.0 and all(torch.equal(kept[n], same[n]) for n in same)
 
 
 def test_a_function_of_one_s_own_is_the_reward(start, tmp_path):

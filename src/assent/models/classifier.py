@@ -1,6 +1,5 @@
 """Text classifiers of the `transformers` family, such as sentiment or toxicity models, with their own tokenizers."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +86,7 @@ def forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Se
     ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=model.device)
     mask = torch.arange(longest) < torch.tensor([len(row) for row in rows])[:, None]
     inputs = {"input_ids": ids, "attention_mask": mask.long().to(model.device)}
-    if "token_type_ids" in inspect.signature(model.forward).parameters:
-        inputs["token_type_ids"] = torch.zeros_like(ids)
+    # No token types: encoders take zeros where none are given, and GPT-2 would read them as more tokens.
     return model(**inputs).logits.float().cpu()
 
 

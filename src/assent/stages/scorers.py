@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from transformers import PreTrainedTokenizerBase
 
 from assent.config import Frozen, resolve
@@ -37,6 +37,18 @@ class FunctionRef(Frozen):
     function: str
     weight: float = 1.0
 
+    @field_validator("function")
+    @classmethod
+    def _is_there(cls, name: str) -> str:
+        """Looked up when the recipe is read: not after the stages before it have run."""
+        try:
+            found = resolve(name)
+        except ConfigError as error:
+            raise ValueError(f"{error.what}: {error.got}; {error.fix}") from error
+        if not callable(found):
+            raise ValueError(f"{name!r} is no function but {type(found).__name__}; name a function of a rollout")
+        return name
+
 
 class ClassifierRef(Frozen):
     """Any text classifier: `{classifier: NAME, label: POSITIVE}`, NAME a folder or a hub name.
@@ -59,6 +71,9 @@ class GoldRef(Frozen):
     weight: float = 1.0
 
 
+GUESSING = 0.5
+"""Accuracy of a coin on ordered pairs."""
+
 RewardSpec = Annotated[RewardModelRef | FunctionRef | ClassifierRef | GoldRef, Field(union_mode="left_to_right")]
 
 
@@ -71,6 +86,7 @@ def build_scorer(spec: RewardSpec, context: StageContext, policy: CausalModel) -
     if isinstance(spec, ClassifierRef):
         classifier = load_classifier(model_folder(context, spec.classifier))
         return ClassifierScorer(scorer_name(spec), classifier.logits_of(spec.label), TEXTS[spec.reads])
+    _say_doubt(spec.reward_model, context)
     loaded = load_scalar(model_folder(context, spec.reward_model))
     scalar = frozen(loaded.scalar)
     shared = tokenizer_hash(loaded.tokenizer) == tokenizer_hash(policy.tokenizer)
@@ -104,6 +120,17 @@ def named_apart(specs: Sequence[RewardSpec]) -> None:
             got=", ".join(twice),
             why="what one says would be logged over what the other says",
             fix="rename a stage, a folder or a function, or leave one out",
+        )
+
+
+def _say_doubt(stage: str, context: StageContext) -> None:
+    """Say of a reward model that is about to train or judge if people's held-out choices do not bear it out."""
+    metrics = context.inputs[stage].metrics if stage in context.inputs else {}
+    if not metrics.get("accuracy_low", 1.0) > GUESSING:
+        low, high = metrics["accuracy_low"], metrics["accuracy_high"]
+        context.say(
+            f"  ! {stage}: held-out accuracy {metrics['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}, cannot "
+            "be told from guessing; what it rewards or prefers says nothing of what people would"
         )
 
 
