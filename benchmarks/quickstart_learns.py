@@ -16,29 +16,45 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from assent.data import domain
 from assent.evals.charts import Series, line_chart
 from assent.evals.intervals import Estimate, mean_interval
 from assent.evals.overoptimisation import (
     BestOfN,
     CurvePoint,
     Overoptimisation,
+    best_of_n_points,
     gold_at_equal_kl,
     overoptimisation,
     stretches,
 )
-from assent.evals.plain import from_json
+from assent.evals.plain import to_json
 from assent.evals.svg import standalone
+from assent.models.folders import load_causal, load_scalar
+from assent.models.forward import in_blocks
+from assent.stages.generation import sample_responses
+from assent.stages.parts import MODEL, Generation
+from assent.stages.scorers import gold_of
+from assent.types import Sequences
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 TARGETS = {"sampled": 0.75, "greedy": 0.75}
 NO_LEASH = ("stages.ppo.kl.coefficient=0", "stages.ppo.steps=80", "stages.ppo.optimization.schedule.floor=1.0")
 """The same run with the leash off, twice as long and without annealing, so that it goes as far as it can."""
+
+BEST_OF, BEST_OF_PROMPTS = (1, 2, 4, 8, 16, 32, 64, 128), 200
+
+ONE_AT_A_TIME = threading.Lock()
+"""transformers does not load two models in two threads of one process."""
 
 Row = dict[str, Any]
 
@@ -65,7 +81,8 @@ def measure(base: Path, seed: int, leashless: bool) -> Row:
     folder = base / f"seed{seed}"
     run_recipe(folder, seed)
     results, card = read(folder, "verdict", "results.json"), read(folder, "reward", "card.json")
-    best = [from_json(BestOfN, b) for b in results["best_of_n"]]
+    with ONE_AT_A_TIME:
+        best = best_of_n(folder, seed)
     row: Row = {
         "seed": seed,
         "win": {name: rate_of(w) for name, w in results["win_rates"].items()},
@@ -77,12 +94,25 @@ def measure(base: Path, seed: int, leashless: bool) -> Row:
         "ceiling": card["gold"]["votes"]["value"],
         "accuracy_against_gold": card["gold"]["accuracy"]["value"],
         "curve": curve(folder).to_json(),
-        "best_of_n": results["best_of_n"],
+        "best_of_n": [to_json(b) for b in best],
     }
     if leashless:
         run_recipe(folder, seed, *NO_LEASH, until="ppo")
         row["curve_no_leash"] = curve(folder).to_json()
     return row
+
+
+def best_of_n(folder: Path, seed: int) -> tuple[BestOfN, ...]:
+    """What choosing among n samples of the SFT model by the same reward model gives, up to the KL that PPO spends."""
+    stages = json.loads((folder / "run.json").read_text())["stages"]
+    sft = load_causal(folder / stages["sft"] / MODEL)
+    scalar = load_scalar(folder / stages["reward"] / MODEL).scalar
+    tasks = domain.tasks(BEST_OF_PROMPTS, seed=10_000 + seed, split="held_out")
+    rollouts = sample_responses(sft, tasks, Generation(max_new_tokens=32), seed=seed, samples=max(BEST_OF))
+    (proxy,) = in_blocks(lambda s: (scalar.last_scores(s),), Sequences.of_rollouts(rollouts))
+    shape = (len(tasks), max(BEST_OF))
+    gold = np.array([gold_of(r) for r in rollouts]).reshape(shape)
+    return best_of_n_points(proxy.numpy().reshape(shape), gold, BEST_OF)
 
 
 def rate_of(w: Mapping[str, Any]) -> float:
@@ -161,7 +191,7 @@ def _rest(rows: Sequence[Row]) -> list[str]:
         f"| reward model against gold, same pairs | {shown([r['accuracy_against_gold'] for r in rows])} |",
         f"| KL spent, nats per response | {shown([r['kl'] for r in rows])} |",
         f"| gold of PPO, sampled | {shown([r['models']['policy sampled']['judge'] for r in rows])} |",
-        f"| gold of best-of-n at the same KL ({len(equal)} of {len(rows)} seeds within n ≤ 16) | {best} |",
+        f"| gold of best-of-n at the same KL ({len(equal)} of {len(rows)} seeds within n ≤ {max(BEST_OF)}) | {best} |",
         "",
     ]
     for name, key in (("default KL coefficient", "curve"), ("KL coefficient 0", "curve_no_leash")):
