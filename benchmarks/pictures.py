@@ -1,10 +1,8 @@
-"""The pictures of the README, drawn from the files of one real run of the quickstart.
+"""The first picture of the README, drawn from the files of one real run of the quickstart.
 
     python benchmarks/pictures.py runs/quickstart
 
-Writes `docs/images/verdict.svg` (win rates with intervals, and the control) and, where the policy's metrics hold
-enough points, `docs/images/kl.svg` (proxy and gold over KL, best-of-n beside them). `docs/images/source.json` keeps
-what was drawn: code version, seed and the figures themselves, so that a reader can tell which run a picture shows.
+Writes `docs/images/verdict.svg`: win rates with intervals, and the control. `docs/images/source.json` keeps what was drawn: code version, seed and the figures themselves, so that a reader can tell which run a picture shows.
 """
 
 import argparse
@@ -14,10 +12,9 @@ from typing import Any
 
 import yaml
 
-from assent.evals.overoptimisation import BestOfN, CurvePoint, overoptimisation, stretches
 from assent.evals.plain import from_json
 from assent.evals.report.content import Contest
-from assent.evals.report.figures import kl_figure, win_figure
+from assent.evals.report.figures import win_figure
 from assent.evals.svg import standalone
 from assent.evals.win_rate import WinRate
 
@@ -45,30 +42,16 @@ def verdict_picture(results: dict[str, Any]) -> str:
     return standalone(win_figure(contests))
 
 
-def kl_picture(metrics: Path, results: dict[str, Any]) -> str | None:
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
-    names = ("objective/kl", "score/reward_model", "score/gold")
-    points = [CurvePoint(r["step"], *(r[n] for n in names)) for r in rows if all(r.get(n) is not None for n in names)]
-    if len(points) < 5:  # fewer cannot tell a fall from noise
-        return None
-    best = tuple(from_json(BestOfN, b) for b in results.get("best_of_n", []))
-    return standalone(kl_figure(overoptimisation(stretches(points), best_of_n=best)))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
-    verdict, policy = stage_folder(run, "evaluate"), stage_folder(run, "rl")
+    verdict = stage_folder(run, "evaluate")
     results = json.loads((verdict / "results.json").read_text())
-    pictures = {"verdict": verdict_picture(results), "kl": kl_picture(policy / "metrics.jsonl", results)}
     IMAGES.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        path = IMAGES / f"{name}.svg"
-        path.unlink(missing_ok=True)
-        if picture is not None:
-            path.write_text(picture, encoding="utf-8")
-            print(f"wrote {path}")
+    path = IMAGES / "verdict.svg"
+    path.write_text(verdict_picture(results), encoding="utf-8")
+    print(f"wrote {path}")
     manifest = json.loads((verdict / "manifest.json").read_text())
     seed = yaml.safe_load((run / "resolved.yaml").read_text())["seed"]
     figures = {k: results[k] for k in ("judge", "win_rates", "kl", "models") if k in results}
