@@ -2,7 +2,8 @@
 
     python benchmarks/pictures.py runs/quickstart
 
-Writes `docs/images/verdict.svg`: win rates with intervals, and the control. `docs/images/source.json` keeps what was drawn: code version, seed and the figures themselves, so that a reader can tell which run a picture shows.
+Writes `docs/images/verdict.svg`: win rates with intervals, and the control. `docs/images/source.json` keeps what was
+drawn: code version, seed and the figures themselves, so that a reader can tell which run a picture shows.
 """
 
 import argparse
