@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..records import Comparison, Degree, Preference, PromptText
+from assent.records import Comparison, Degree, Preference, PromptText
 
 DEGREES = ((2.0, Degree.SIGNIFICANTLY), (1.0, Degree.BETTER), (0.4, Degree.SLIGHTLY))
 """The least perceived gap, in units of gold, of each degree; below the last it is `NEGLIGIBLY`."""

@@ -5,9 +5,9 @@ takes minutes and its result can be judged exactly. `cases` shows the frame of a
 the demonstrations, `judgement` what a good response is.
 """
 
-from ...records import PromptText
-from .cases import KINDS
-from .generate import demonstrations, documents, ideal, tasks
-from .judgement import Judgement, judge
+from assent.data.domain.cases import KINDS
+from assent.data.domain.generate import demonstrations, documents, ideal, tasks
+from assent.data.domain.judgement import Judgement, judge
+from assent.records import PromptText
 
 __all__ = ["KINDS", "Judgement", "PromptText", "demonstrations", "documents", "ideal", "judge", "tasks"]

@@ -4,9 +4,9 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from . import words as w
-from .cases import Case
-from .claims import EXPERT, REFUSE, UNSAID, UNSURE, Claim, right_claim, say
+from assent.data.domain import words as w
+from assent.data.domain.cases import Case
+from assent.data.domain.claims import EXPERT, REFUSE, UNSAID, UNSURE, Claim, right_claim, say
 
 Odds = Mapping[str, float]
 

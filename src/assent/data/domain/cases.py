@@ -14,8 +14,8 @@ import random
 import re
 from dataclasses import dataclass
 
-from ...errors import DataError
-from . import words as w
+from assent.data.domain import words as w
+from assent.errors import DataError
 
 KINDS = ("summary", "question", "reply", "route", "howto", "refusal")
 """Summarise a review; answer a question on it or say that it does not tell; reply to its writer; choose a desk; name

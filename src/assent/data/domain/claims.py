@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from . import words as w
-from .cases import Case
+from assent.data.domain import words as w
+from assent.data.domain.cases import Case
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ questions from the train split alone; held-out ones are never written by anythin
 import random
 from collections.abc import Iterator
 
-from ...records import Demonstration, Document, Task
-from .answers import FORUM, HURRIED, ideal_text, write
-from .cases import KINDS, SHARES, draw_core_in, draw_question, frame, read_prompt
+from assent.data.domain.answers import FORUM, HURRIED, ideal_text, write
+from assent.data.domain.cases import KINDS, SHARES, draw_core_in, draw_question, frame, read_prompt
+from assent.records import Demonstration, Document, Task
 
 ON_REVIEW = ("summary", "question", "reply")
 SPLITS = ("train", "held_out")

@@ -7,10 +7,10 @@ what improved. Everything is derived from the texts; a response that only looks 
 import re
 from dataclasses import dataclass
 
-from ...records import PromptText
-from . import words as w
-from .cases import Case, read_prompt
-from .claims import Claim, hear, right_claim, say
+from assent.data.domain import words as w
+from assent.data.domain.cases import Case, read_prompt
+from assent.data.domain.claims import Claim, hear, right_claim, say
+from assent.records import PromptText
 
 CONTENT, COURTESY = 1.5, 0.5
 RUDE, FILLER, UNREADABLE, REPEATED, PER_WORD, UNENDED = 0.8, 0.4, 0.8, 0.5, 0.05, 1.0
