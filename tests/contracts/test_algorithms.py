@@ -8,12 +8,24 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from assent.algorithms.grpo import GRPO
 from assent.algorithms.ppo import PPO
 from assent.algorithms.reward_model import RewardModel
+from assent.algorithms.rloo import RLOO
 from assent.algorithms.sft import SFT
 from assent.evals.toy_world import TableForward, Tables
 from assent.track.catalogue import lookup
-from assent.types import ComparisonBatch, Experience, Sequences, TokenBatch
+from assent.types import (
+    ComparisonBatch,
+    ConstantLength,
+    Experience,
+    PolicyExperience,
+    Reduction,
+    SequenceMean,
+    Sequences,
+    TokenBatch,
+    TokenMean,
+)
 
 
 def sequences_of(count: int, seed: int) -> Sequences:
@@ -54,6 +66,18 @@ def experience(seed: int) -> Experience:
     return Experience(sequences, torch.where(sequences.mask_BT, old, 0.0), *noise)
 
 
+def reduced_by(reduction: Reduction) -> Callable[[int], PolicyExperience]:
+    """Experience without a critic, a little off-policy, with a KL term."""
+
+    def made(seed: int) -> PolicyExperience:
+        base = experience(seed)
+        weights_BT, units_B = reduction.weigh(base.sequences.mask_BT)
+        ref = base.old_logprobs_BT + 0.3 * base.returns_BT
+        return PolicyExperience(base.sequences, base.old_logprobs_BT, ref, base.advantages_BT, weights_BT, units_B, 0.2)
+
+    return made
+
+
 Case = tuple[Any, Callable[[int], Any]]
 CASES: dict[str, Case] = {
     "sft": (SFT(), tokens),
@@ -62,6 +86,11 @@ CASES: dict[str, Case] = {
     "ppo": (PPO(), experience),
     "ppo with every option": (PPO(dual_clip=3.0, entropy_coef=0.01, value_clip=None, clip_high=0.28), experience),
     "ppo in critic warm-up": (PPO(critic_warmup_steps=5).at(0), experience),
+    "rloo": (RLOO(), reduced_by(ConstantLength(1))),
+    "grpo": (GRPO(), reduced_by(SequenceMean())),
+    "grpo as dr grpo": (GRPO(scale_by_std=False, reduction=ConstantLength(5)), reduced_by(ConstantLength(5))),
+    "grpo as dapo": (GRPO(clip_high=0.28, reduction=TokenMean()), reduced_by(TokenMean())),
+    "grpo as gspo": (GRPO(sequence_ratio=True, clip_low=3e-4, clip_high=4e-4), reduced_by(SequenceMean())),
 }
 
 
@@ -113,8 +142,11 @@ def test_the_order_of_units_changes_nothing(case):
     torch.testing.assert_close(gradient(algorithm, [shuffled]), gradient(algorithm, [batch]), rtol=1e-9, atol=1e-12)
 
 
+POISONED = ("advantages_BT", "returns_BT", "old_logprobs_BT", "ref_logprobs_BT", "old_values_BT", "weights_BT")
+
+
 def test_what_is_masked_changes_nothing_not_even_as_nan(case):
-    """Poison beyond each response: token ids, advantages, old values."""
+    """Poison beyond each response: token ids and every tensor of the experience."""
     algorithm, make = case
     batch = make(2)
     s = batch.sequences
@@ -123,7 +155,7 @@ def test_what_is_masked_changes_nothing_not_even_as_nan(case):
     ids[beyond] = 2
     clean = Sequences(ids, s.prompt_lengths_B, s.response_lengths_B, s.mask_BT)
     changes: dict[str, Any] = {"sequences": clean}
-    for field in ("advantages_BT", "returns_BT", "old_logprobs_BT", "old_values_BT"):
+    for field in POISONED:
         if hasattr(batch, field):
             changes[field] = torch.where(s.mask_BT, getattr(batch, field), float("nan"))
     poisoned = dataclasses.replace(batch, **changes)

@@ -100,6 +100,8 @@ def kl(m: ModuleType) -> None:
     same(m.k1(one, other), [math.log(2), -30.0])
     same(m.k2(one, other), [math.log(2) ** 2 / 2, 450.0])
     same(m.k3(one, other), [math.log(2) - 0.5, math.exp(20) - 21])
+    same(m.k3_with_ratio(one[:1], one[:1] - math.log(3), other[:1]), [3 * (math.log(2) - 0.5)])
+    assert not m.k3_with_ratio(one, one.clone().requires_grad_(), other).requires_grad
     p, q = f64([0.5, 0.5, 0.0]), f64([0.25, 0.5, 0.25])
     same(m.exact(p.log(), q.log()), 0.5 * math.log(2))
     same(m.exact(p.log(), f64([0.5, 0.25, 0.0]).log() + 3), math.log(math.sqrt(9 / 8)))
@@ -137,6 +139,11 @@ def advantages(m: ModuleType) -> None:
     assert (m.group_relative(*equal) == 0).all() and (m.leave_one_out(*equal) == 0).all()
     assert not m.leave_one_out(scores.clone().requires_grad_(), group).requires_grad
     refuses(lambda: m.group_relative(scores[:2], group[:2]))
+    assert m.in_company(torch.tensor([7, 2, 7, 3])).tolist() == [True, False, True, False]
+    refuses(lambda: m.in_company(torch.tensor([7, 2, 3])))
+    mixed = f64([1.0, 0.5, 1.0, 2.0, 9.0, 3.0]), torch.tensor([7, 2, 7, 3, 2, 3])
+    assert m.no_signal(*mixed).tolist() == [False, False, True]
+    assert m.no_signal(mixed[0][:3], mixed[1][:3]).tolist() == [True, True]
 
 
 def ratio(m: ModuleType) -> None:

@@ -62,6 +62,17 @@ def test_gradients_as_losses():
     torch.testing.assert_close(expected_gradient(kl.k3), forward, atol=1e-12, rtol=0)
 
 
+def test_gradient_of_k3_with_ratio_on_another_s_samples():
+    """Sampled from a policy that has since moved, it is still that of the divergence from the reference."""
+    old = LOGITS.flip(0).log_softmax(-1).requires_grad_()
+    logits = LOGITS.clone().requires_grad_()
+    loss = (old.exp().detach() * kl.k3_with_ratio(logits.log_softmax(-1), old, REF.log_softmax(-1))).sum()
+    got, none = torch.autograd.grad(loss, [logits, old], allow_unused=True)
+    torch.testing.assert_close(got, gradient_of(divergence), atol=1e-12, rtol=0)
+    torch.testing.assert_close(loss.detach(), divergence(LOGITS.softmax(-1), REF.softmax(-1)), atol=1e-12, rtol=0)
+    assert none is None
+
+
 def test_gradient_of_exact():
     logits = LOGITS.clone().requires_grad_()
     got = torch.autograd.grad(kl.exact(logits, REF), logits)[0]

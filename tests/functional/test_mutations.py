@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 import assent.functional
-from functional import battery
+from tests.functional import battery
 
 FOLDER = Path(assent.functional.__file__).parent
 MODULES = assent.functional.__all__
@@ -54,6 +54,8 @@ SLIPS = [
     ("kl", "0.5 * _log_ratio", "_log_ratio"),
     ("kl", "torch.expm1(-log_ratio) + log_ratio", "torch.expm1(log_ratio) - log_ratio"),
     ("kl", "clamp_log_ratio(_log_ratio(logprobs, ref_logprobs))", "_log_ratio(logprobs, ref_logprobs)"),
+    ("kl", "ratio * k3(", "k3("),
+    ("kl", "_log_ratio(logprobs, old_logprobs.detach())", "_log_ratio(logprobs, old_logprobs)"),
     ("kl", "logprobs_BTV.exp() * difference_BTV", "ref_logprobs_BTV.exp() * difference_BTV"),
     ("kl", "torch.where(impossible, 0.0, logprobs_BTV - ref_logprobs_BTV)", "logprobs_BTV - ref_logprobs_BTV"),
     ("kl", "as_float(logprobs) - as_float(ref_logprobs)", "logprobs - ref_logprobs"),
@@ -79,6 +81,9 @@ SLIPS = [
     ("returns", "gamma: float = 1.0, lam: float = 0.95", "gamma: float = 0.99, lam: float = 0.95"),
     ("returns", "gamma: float = 1.0, lam: float = 0.95", "gamma: float = 1.0, lam: float = 1.0"),
     # advantages
+    ("advantages", "size_G[index_B] > 1", "size_G[index_B] > 0"),
+    ("advantages", "if not bool(together_B.any())", "if False"),
+    ("advantages", '"amax"', '"amin"'),
     ("advantages", "/ (size_B - 1)\n    return centred_B /", "/ size_B\n    return centred_B /"),
     ("advantages", "(variance_B.sqrt() + STD_EPSILON)", "(variance_B + STD_EPSILON).sqrt()"),
     ("advantages", "STD_EPSILON = 1e-4", "STD_EPSILON = 1e-6"),

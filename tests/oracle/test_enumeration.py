@@ -2,71 +2,21 @@
 compare with autograd on the definition of the objective."""
 
 import itertools
-from pathlib import Path
 
 import pytest
 import torch
+from small_world import PROMPTS, V, critic_scoring_on, gradient_of, learner_on, made_world, objective
 
 from assent.algorithms.ppo import PPO
 from assent.algorithms.reward_model import RewardModel
 from assent.algorithms.sft import SFT
-from assent.dist.processes import Alone
-from assent.evals.toy_world import RESPONSE_LENGTH, TableForward, Tables, TableScorer, rollout
-from assent.train.learner import LocalLearner
-from assent.train.schedule import Schedule
-from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping, WeightedScorer
+from assent.evals.toy_world import RESPONSE_LENGTH, rollout
 from assent.types import ComparisonBatch, Sequences, TokenBatch
-
-PROMPTS, V, BETA = 2, 3, 0.3
 
 
 @pytest.fixture
-def world() -> tuple[Tables, Tables, torch.Tensor]:
-    policy, reference = Tables(PROMPTS, V, seed=1), Tables(PROMPTS, V, seed=2)
-    rewards = torch.randn(PROMPTS, V, V, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    with torch.no_grad():
-        policy.values_XS.normal_(generator=torch.Generator().manual_seed(4))
-    return policy, reference, rewards
-
-
-def learner_on(tables: Tables, tmp_path: Path, **overrides) -> LocalLearner:
-    """Plain gradient descent with step 1 and no clipping: the weights move by minus the gradient."""
-    options = dict(
-        schedule=Schedule("constant"), total_steps=10**6, token_budget=64, seed=0, quarantine=tmp_path,
-        processes=Alone(), max_grad_norm=float("inf"),
-    )  # fmt: skip
-    optimizer = torch.optim.SGD(tables.parameters(), lr=1.0)
-    return LocalLearner(TableForward(tables), {"policy": tables}, [optimizer], **(options | overrides))
-
-
-def gradient_of(tables: Tables, run) -> torch.Tensor:
-    """Minus the move of the policy's logits under one step of the real learner."""
-    before = tables.logits_XSV.detach().clone()
-    values = tables.values_XS.detach().clone()
-    run()
-    moved = before - tables.logits_XSV.detach()
-    with torch.no_grad():
-        tables.logits_XSV.copy_(before)
-        tables.values_XS.copy_(values)
-    return moved
-
-
-def scoring_on(policy: Tables, reference: Tables, rewards: torch.Tensor) -> CriticScoring:
-    scoring = RolloutScoring(
-        TableForward(policy).logprobs,
-        TableForward(reference).logprobs,
-        [WeightedScorer(TableScorer(rewards))],
-        shaping=Shaping(),
-        kl_control=KLControl(BETA),
-        token_budget=64,
-    )
-    return CriticScoring(scoring, TableForward(policy).values)
-
-
-def objective(policy: Tables, reference: Tables, rewards: torch.Tensor) -> torch.Tensor:
-    """E over prompts and responses of reward - beta log(policy / reference), from the distributions alone."""
-    p, q = policy.distribution(), reference.distribution().detach()
-    return (p * (rewards - BETA * (p.log() - q.log()))).sum((1, 2)).mean()
+def world():
+    return made_world()
 
 
 @pytest.mark.parametrize("lam", [1.0])
@@ -74,7 +24,7 @@ def test_ppo_gradient_is_the_gradient_of_the_kl_regularised_objective(world, tmp
     """With lambda 1 and on-policy samples, any critic is only a baseline: the expected gradient is exact."""
     policy, reference, rewards = world
     ppo = PPO(epochs=1, minibatches=1, lam=lam, value_coef=0.1, whiten_advantages=False)
-    score = scoring_on(policy, reference, rewards)
+    score = critic_scoring_on(policy, reference, rewards)
     probability = policy.distribution().detach()
     expected = torch.zeros_like(policy.logits_XSV)
     for x, first, second in itertools.product(range(PROMPTS), range(V), range(V)):
@@ -90,7 +40,7 @@ def test_ppo_gradient_over_every_pair_of_samples(world, tmp_path):
     """The same with batches of two: one denominator for the batch, whatever its composition."""
     policy, reference, rewards = world
     ppo = PPO(epochs=1, minibatches=1, lam=1.0, whiten_advantages=False)
-    score = scoring_on(policy, reference, rewards)
+    score = critic_scoring_on(policy, reference, rewards)
     probability = policy.distribution().detach() / PROMPTS
     outcomes = list(itertools.product(range(PROMPTS), range(V), range(V)))
     expected = torch.zeros_like(policy.logits_XSV)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ class PPO:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
+    name: Literal["ppo"] = "ppo"
     epochs: int = 4
     minibatches: int = 1
     gamma: float = 1.0

@@ -139,6 +139,18 @@ def optimum(reference_XVV: Tensor, rewards_XVV: Tensor, *, kl_coef: float) -> Te
     return weight.flatten(1).softmax(-1).view_as(weight)
 
 
+def myopic_optimum(reference_XVV: Tensor, rewards_XVV: Tensor, *, kl_coef: float) -> Tensor:
+    """Where each token earns the expected reward of what follows and pays KL for itself alone, [X, V, V].
+
+    The second token is that of `optimum`; the first does not see what the second will pay, so it weighs its
+    continuations by the mean of their rewards and not by their free energy.
+    """
+    first_XV = reference_XVV.sum(-1)
+    second_XVV = ((reference_XVV / first_XV[..., None]).log() + rewards_XVV / kl_coef).softmax(-1)
+    expected_XV = (second_XVV * rewards_XVV).sum(-1)
+    return (first_XV.log() + expected_XV / kl_coef).softmax(-1)[..., None] * second_XVV
+
+
 def total_variation(p_XVV: Tensor, q_XVV: Tensor) -> float:
     """Largest over prompts of half the L1 distance between two policies, 0 to 1."""
     return (p_XVV - q_XVV).abs().flatten(1).sum(-1).max().item() / 2

@@ -54,6 +54,51 @@ def leave_one_out(scores_B: Tensor, group_B: Tensor) -> Tensor:
     return torch.where(constant_B, 0.0, scores_B - others_B)
 
 
+def in_company(group_B: Tensor) -> Tensor:
+    """Which responses have another of their prompt to be compared with; a response is alone when no scorer would score
+    the others.
+
+    Args:
+        group_B: integer, which prompt each response belongs to.
+
+    Returns:
+        `[B]`, bool.
+
+    Raises:
+        ValueError: none has; then one response per prompt was sampled.
+
+    Source: RLOO (arXiv 2402.14740) and GRPO (arXiv 2402.03300) are defined for 2 responses per prompt or more.
+    """
+    _, index_B, size_G = group_B.unique(return_inverse=True, return_counts=True)
+    together_B = size_G[index_B] > 1
+    if not bool(together_B.any()):
+        _guards.refuse(
+            "no response has another of its prompt to be compared with",
+            got=f"{len(size_G)} prompts with one response each",
+            fix="set samples_per_prompt to at least 2",
+        )
+    return together_B
+
+
+def no_signal(scores_B: Tensor, group_B: Tensor) -> Tensor:
+    """Which groups have one score for all their responses: comparing them teaches nothing. A group of one is such.
+
+    Args:
+        scores_B: one per response.
+        group_B: integer, which prompt each response belongs to.
+
+    Returns:
+        `[G]`, bool, in the order of the groups' numbers.
+
+    Source: DAPO (arXiv 2503.14476), which samples such prompts again.
+    """
+    names_G, index_B = group_B.unique(return_inverse=True)
+    blank_G = scores_B.new_zeros(names_G.numel())
+    lowest_G = blank_G.scatter_reduce(0, index_B, scores_B, "amin", include_self=False)
+    highest_G = blank_G.scatter_reduce(0, index_B, scores_B, "amax", include_self=False)
+    return lowest_G == highest_G
+
+
 def _groups(scores_B: Tensor, group_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Check, and return scores, groups numbered from 0, size of each row's group, whether its scores are all equal."""
     _guards.rank("scores_B", scores_B, 1, "[B]")
@@ -69,10 +114,7 @@ def _groups(scores_B: Tensor, group_B: Tensor) -> tuple[Tensor, Tensor, Tensor, 
         )
     scores_B = as_float(scores_B.detach())
     # Compared, not computed: the mean of equal numbers is off by a rounding, which a std of 0 + 1e-4 would blow up.
-    blank_G = scores_B.new_zeros(names_G.numel())
-    lowest_G = blank_G.scatter_reduce(0, index_B, scores_B, "amin", include_self=False)
-    highest_G = blank_G.scatter_reduce(0, index_B, scores_B, "amax", include_self=False)
-    return scores_B, index_B, size_G[index_B], (lowest_G == highest_G)[index_B]
+    return scores_B, index_B, size_G[index_B], no_signal(scores_B, group_B)[index_B]
 
 
 def _sum_per_group(x_B: Tensor, index_B: Tensor) -> Tensor:

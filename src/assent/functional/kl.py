@@ -55,6 +55,27 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     return torch.expm1(-log_ratio) + log_ratio
 
 
+def k3_with_ratio(logprobs: Tensor, old_logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """exp(logprobs - old_logprobs) * k3: as a loss on tokens that the *old* policy sampled its gradient is that of
+    KL(policy || reference), at every step of an update. Without the ratio it is that of KL(reference || policy).
+
+    Args:
+        logprobs: of the sampled tokens under the policy, any shape, nats; carries the gradient.
+        old_logprobs: under the policy that sampled them, same shape; a constant.
+        ref_logprobs: under the reference, same shape; a constant.
+
+    Returns:
+        Shape of the arguments, nats; log-ratios are clamped to +-20.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Source: DeepSeek-V3.2 (2025); the importance weight: arXiv 2505.17508.
+    """
+    ratio = clamp_log_ratio(_log_ratio(logprobs, old_logprobs.detach())).exp()
+    return ratio * k3(logprobs, ref_logprobs.detach())
+
+
 def exact(logits_BTV: Tensor, ref_logits_BTV: Tensor) -> Tensor:
     """sum_v p(v) (log p(v) - log q(v)), with p, q the softmax of the logits; tokens with p = 0 (logits of -inf) add 0.
 

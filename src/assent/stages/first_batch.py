@@ -30,8 +30,8 @@ from assent.rollout.source import PromptSource
 from assent.stages.reload import POLICY, SCALAR, configuration, policy_numbers, save_rows, scalar_numbers
 from assent.train.checkpoint import StateFile
 from assent.train.learner import LocalLearner
-from assent.train.scoring import CriticScoring
-from assent.types import Batch, CriticScored, Sampling, Sequences
+from assent.train.scoring import CriticScoring, RolloutScoring
+from assent.types import Batch, Sampling, Scored, Sequences
 
 SkipChecks = tuple[CheckName, ...]
 """Checks not to run, by name, in a recipe: `skip_checks: [D6]`."""
@@ -105,13 +105,18 @@ class Rl:
     policy: CausalModel
     engine: Engine
     source: PromptSource
-    scoring: CriticScoring
+    scoring: RolloutScoring | CriticScoring
     learner: LocalLearner
     algorithm: Any
     same_start: bool
 
+    @property
+    def judging(self) -> RolloutScoring:
+        """The scoring without a critic's values."""
+        return self.scoring.scoring if isinstance(self.scoring, CriticScoring) else self.scoring
+
     @cached_property
-    def scored(self) -> CriticScored:
+    def scored(self) -> Scored:
         """The first rollouts of the first step, whole groups."""
         self.engine.sync(self.learner.weights(), version=0)
         rollouts = self.source.rollouts(0)
@@ -126,7 +131,7 @@ class Rl:
 
     def scalar_models(self) -> list[tuple[RewardModelScorer, Sequences]]:
         """The reward models among the scorers, and the first rollouts as each of them reads them."""
-        judges = [w.scorer for w in self.scoring.scoring.scorers if isinstance(w.scorer, RewardModelScorer)]
+        judges = [w.scorer for w in self.judging.scorers if isinstance(w.scorer, RewardModelScorer)]
         pairs = [(judge, [judge.encode(r) for r in self.scored.rollouts]) for judge in judges]
         return [(judge, Sequences.of([p for p, _ in rows], [r for _, r in rows])) for judge, rows in pairs]
 
@@ -162,9 +167,10 @@ def check_rl(skip: SkipChecks, context: StageContext, parts: Rl) -> FirstBatch:
     def layout() -> Finding:
         reads = {
             "log-probabilities": learner.forward.logprobs,
-            "reference log-probabilities": parts.scoring.scoring.reference,
-            "values": parts.scoring.values,
+            "reference log-probabilities": parts.judging.reference,
         }
+        if isinstance(parts.scoring, CriticScoring):
+            reads["values"] = parts.scoring.values
         rows = spread(parts.scored.sequences, ROWS)
         found = [padding_changes_nothing(reads, rows, end_id=end, room=_room(model, rows), dtype=dtype)]
         for judge, sequences in parts.scalar_models():
@@ -185,7 +191,7 @@ def check_rl(skip: SkipChecks, context: StageContext, parts: Rl) -> FirstBatch:
             ]
         )
 
-    has_judge = any(isinstance(w.scorer, RewardModelScorer) for w in parts.scoring.scoring.scorers)
+    has_judge = any(isinstance(w.scorer, RewardModelScorer) for w in parts.judging.scorers)
     checks = [
         Check("D8", tokens),
         Check("D4", engine),

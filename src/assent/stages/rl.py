@@ -5,14 +5,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 from torch import nn
 
+from assent.algorithms.grpo import GRPO
 from assent.algorithms.ppo import PPO
+from assent.algorithms.rloo import RLOO
 from assent.algorithms.sft import SFT
-from assent.config import Frozen
+from assent.config import Frozen, suggestion
 from assent.data.batches import PackedBatches, TokenBatches
 from assent.loops.online import online
 from assent.models.folders import CausalModel, ScalarFolder, load_scalar, save_causal, save_scalar, scalar_from_causal
@@ -20,7 +22,7 @@ from assent.models.forward import ModelForward, ScalarModel, ValueHead
 from assent.models.tokenizer import encode_text, require_same_tokenizer, stop_ids
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
-from assent.protocols import BatchSource, Forward, State, Stateful
+from assent.protocols import BatchSource, Forward, Scoring, State, Stateful
 from assent.rollout.native import NativeEngine
 from assent.rollout.source import PromptSource
 from assent.stages.first_batch import Rl, SkipChecks, check_rl
@@ -44,7 +46,22 @@ from assent.train.checkpoint import StateFile
 from assent.train.guard import KLBudget, KLGuard
 from assent.train.learner import Mixture
 from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping, WeightedScorer
-from assent.types import CriticScored, Loss, Mean, Rollout, Sequences, TokenBatch
+from assent.types import Loss, Mean, Rollout, Scored, Sequences, TokenBatch
+
+ALGORITHMS = (PPO().name, RLOO().name, GRPO().name)
+
+
+def _named(value: Any) -> Any:
+    """Settings without a name are PPO's; a name that nothing has is refused here, with the nearest that there is."""
+    if not isinstance(value, dict):
+        return value
+    name = value.get("name", PPO().name)
+    if name not in ALGORITHMS:
+        raise ValueError(f"there is no algorithm {name!r}; {suggestion(str(name), ALGORITHMS)}")
+    return {**value, "name": name}
+
+
+AnyAlgorithm = Annotated[PPO | RLOO | GRPO, Field(discriminator="name"), BeforeValidator(_named)]
 
 SAMPLES_KEPT = 8
 """Rollouts of a step that are kept to be read."""
@@ -88,13 +105,13 @@ class RlSpec(StageSpec):
         reference: what it is leashed to; the starting policy when None. A frozen snapshot, never "adapters off".
         rewards: what it is trained on, a weighted sum.
         watch: scored and logged, never trained on: a held-out reward model, or the domain's gold.
-        critic: the value model.
+        critic: the value model, of PPO alone; None for `CriticSpec`'s defaults.
         tasks: the prompts.
         longest_prompt: in tokens; prompts that are longer or leave no room for a response are left out and counted.
         steps: batches of rollouts.
         prompts_per_step, samples_per_prompt: rollouts of one batch.
         generation: how responses are drawn.
-        algorithm: PPO and its settings.
+        algorithm: `{name: ppo, ...}`, `{name: rloo, ...}` or `{name: grpo, ...}`; PPO without a name.
         shaping: from score to what is trained on.
         kl: coefficient per nat of a sequence, fixed or adaptive.
         budget: KL at which the run stops and rolls back.
@@ -107,14 +124,14 @@ class RlSpec(StageSpec):
     reference: ModelRef | None = None
     rewards: list[RewardSpec] = Field(min_length=1)
     watch: tuple[RewardSpec, ...] = ()
-    critic: CriticSpec = CriticSpec()
+    critic: CriticSpec | None = None
     tasks: AnyTasks
     longest_prompt: int = Field(512, gt=0)
     steps: int = Field(gt=0)
     prompts_per_step: int = Field(gt=0)
     samples_per_prompt: int = Field(1, gt=0)
     generation: Generation
-    algorithm: PPO = PPO()
+    algorithm: AnyAlgorithm = PPO()
     shaping: Shaping = Shaping()
     kl: KLControl = KLControl()
     budget: KLBudget = KLBudget()
@@ -122,16 +139,30 @@ class RlSpec(StageSpec):
     optimization: Optimization
     skip_checks: SkipChecks = ()
 
+    @model_validator(mode="after")
+    def _parts_of_the_algorithm(self) -> Self:
+        if isinstance(self.algorithm, PPO):
+            return self
+        name = self.algorithm.name
+        if self.samples_per_prompt < 2:
+            raise ValueError(
+                f"{name} compares the responses to one prompt, so samples_per_prompt must be at least 2; "
+                f"got {self.samples_per_prompt}"
+            )
+        if self.critic is not None:
+            raise ValueError(f"{name} has no critic, so `critic` would change nothing: delete it")
+        return self
+
 
 def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
     policy = load_policy(context, spec.policy)
     reference = load_policy(context, spec.reference or spec.policy)
     require_same_tokenizer(policy.tokenizer, reference.tokenizer, role="reference")
     frozen(reference.model)
-    critic = _critic(spec, context, policy)
+    critic = _critic(spec, context, policy) if isinstance(spec.algorithm, PPO) else None
     temperature = spec.generation.temperature
     forward = ModelForward(policy=policy.model, critic=critic, temperature=temperature)
-    roles: dict[str, nn.Module] = {"policy": policy.model, "critic": critic}
+    roles: dict[str, nn.Module] = {"policy": policy.model} | ({} if critic is None else {"critic": critic})
     updates = spec.steps * spec.algorithm.epochs * spec.algorithm.minibatches
     mix = None if spec.mix is None else _mixture(spec.mix, context, policy, updates)
     learner = build_learner(
@@ -140,7 +171,7 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
         forward,
         roles,
         total_steps=updates,
-        critic_optimizer=spec.critic.optimizer,
+        critic_optimizer=(spec.critic or CriticSpec()).optimizer,
         mixture=mix,
     )
     engine = NativeEngine(policy.model, slots=spec.generation.slots)
@@ -155,20 +186,7 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
         seed=context.seed,
         decode=decoder(policy),
     )
-    named_apart([*spec.rewards, *spec.watch])
-    weighted = [WeightedScorer(build_scorer(r, context, policy), r.weight) for r in spec.rewards]
-    watched = [WeightedScorer(build_scorer(w, context, policy), 0.0) for w in spec.watch]
-    scoring = CriticScoring(
-        RolloutScoring(
-            forward.logprobs,
-            ModelForward(policy=reference.model, temperature=temperature).logprobs,
-            [*weighted, *watched],
-            shaping=spec.shaping,
-            kl_control=spec.kl,
-            token_budget=spec.optimization.token_budget,
-        ),
-        forward.values,
-    )
+    scoring = _scoring(spec, context, policy, forward, reference)
     same_start = spec.reference is None or spec.reference == spec.policy
     parts = Rl(
         policy=policy,
@@ -197,13 +215,32 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
     return samples.closing_figures() | {"rolled_back": float(guard.rolled_back)}
 
 
+def _scoring(
+    spec: RlSpec, context: StageContext, policy: CausalModel, forward: ModelForward, reference: CausalModel
+) -> RolloutScoring | CriticScoring:
+    """What is known of rollouts; the critic's values where the algorithm has a critic."""
+    named_apart([*spec.rewards, *spec.watch])
+    weighted = [WeightedScorer(build_scorer(r, context, policy), r.weight) for r in spec.rewards]
+    watched = [WeightedScorer(build_scorer(w, context, policy), 0.0) for w in spec.watch]
+    scoring = RolloutScoring(
+        forward.logprobs,
+        ModelForward(policy=reference.model, temperature=spec.generation.temperature).logprobs,
+        [*weighted, *watched],
+        shaping=spec.shaping,
+        kl_control=spec.kl,
+        token_budget=spec.optimization.token_budget,
+    )
+    return CriticScoring(scoring, forward.values) if isinstance(spec.algorithm, PPO) else scoring
+
+
 def _critic(spec: RlSpec, context: StageContext, policy: CausalModel) -> ScalarModel | ValueHead:
     """The value model; whatever it starts from, it must read the policy's tokens."""
-    if spec.critic.start == "trunk":
+    start = (spec.critic or CriticSpec()).start
+    if start == "trunk":
         return ValueHead.on(policy.model)
     models = [r for r in spec.rewards if isinstance(r, RewardModelRef)]
-    if spec.critic.start == "policy" or not models:
-        if spec.critic.start == "reward_model":
+    if start == "policy" or not models:
+        if start == "reward_model":
             context.say("no reward model to start the critic from: it starts from the policy's trunk")
         return scalar_from_causal(policy, seed=context.seed).scalar
     loaded = load_scalar(model_folder(context, models[0].reward_model))
@@ -245,13 +282,13 @@ class _Mixed:
 class SampleBook:
     """Scoring that also keeps a few rollouts of each step to be read, in a file that follows the saved state."""
 
-    def __init__(self, scoring: CriticScoring, path: Path, *, per_epoch: int) -> None:
+    def __init__(self, scoring: Scoring, path: Path, *, per_epoch: int) -> None:
         self.scoring, self.path, self.per_epoch = scoring, path, per_epoch
         self.step, self.asked, self.episodes = 0, 0, 0
         self.last: dict[str, float] = {}
         path.write_text("", encoding="utf-8")
 
-    def __call__(self, rollouts: Sequence[Rollout]) -> CriticScored:
+    def __call__(self, rollouts: Sequence[Rollout]) -> Scored:
         scored = self.scoring(rollouts)
         stride = max(1, len(scored.rollouts) // SAMPLES_KEPT)
         with self.path.open("a", encoding="utf-8") as file:
@@ -298,7 +335,7 @@ class SampleBook:
 
 
 def _save_critic(
-    critic: ScalarModel | ValueHead, policy: CausalModel, samples: SampleBook, context: StageContext
+    critic: ScalarModel | ValueHead | None, policy: CausalModel, samples: SampleBook, context: StageContext
 ) -> None:
     """A critic of its own is a folder like any reward model; a head on the trunk is useless without its policy."""
     if isinstance(critic, ScalarModel):

@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from assent.algorithms.grpo import GRPO
 from assent.algorithms.ppo import PPO
 from assent.algorithms.reward_model import RewardModel
+from assent.algorithms.rloo import RLOO
 from assent.algorithms.sft import SFT
 from assent.dist.processes import Alone
 from assent.evals import toy_world as toy
@@ -26,7 +28,7 @@ from assent.train.schedule import Schedule
 from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping, WeightedScorer
 from assent.types import Batch, ComparisonBatch, Sampling, Sequences, TokenBatch
 
-PROMPTS, VOCABULARY, KL_COEF = 2, 3, 0.5
+PROMPTS, VOCABULARY, SAMPLES, KL_COEF = 2, 3, 128, 0.5
 TOLERANCE = 0.02
 """Largest total variation that counts as arrived: sampled learning leaves noise of about half of it."""
 
@@ -51,38 +53,65 @@ def verify() -> list[Verdict]:
     return [run() for run in CLAIMS]
 
 
+Best = Callable[[Tensor, Tensor], Tensor]
+"""Reference and rewards to the policy that must be arrived at, each [X, V, V]."""
+
+
 def _ppo() -> Verdict:
-    """The policy must become reference * exp(reward / beta) / Z."""
+    algorithm = PPO(epochs=2, minibatches=2, value_coef=1.0, value_clip=10.0)
+    return _online(algorithm, SEQUENCE_OPTIMUM, _sequence_optimum, steps=160)
+
+
+def _rloo() -> Verdict:
+    return _online(RLOO(minibatches=2), SEQUENCE_OPTIMUM, _sequence_optimum, steps=320)
+
+
+def _grpo() -> Verdict:
+    """With the KL in the loss, and the group's mean as baseline, which lengthens the leash by K / (K - 1)."""
+    algorithm = GRPO(epochs=2, minibatches=2, scale_by_std=False)
+    return _online(algorithm, "ref * exp(E[reward | token] / beta) / Z, token by token", _myopic_optimum, steps=160)
+
+
+SEQUENCE_OPTIMUM = "ref * exp(reward / beta) / Z"
+
+
+def _sequence_optimum(reference: Tensor, rewards: Tensor) -> Tensor:
+    return toy.optimum(reference, rewards, kl_coef=KL_COEF)
+
+
+def _myopic_optimum(reference: Tensor, rewards: Tensor) -> Tensor:
+    return toy.myopic_optimum(reference, rewards, kl_coef=KL_COEF * SAMPLES / (SAMPLES - 1))
+
+
+def _online(algorithm: PPO | RLOO | GRPO, claim: str, best_of: Best, *, steps: int) -> Verdict:
+    """Through the real loop; only PPO learns a critic."""
     policy, reference, rewards = _world()
-    best = toy.optimum(reference.distribution().detach(), rewards, kl_coef=KL_COEF)
+    best = best_of(reference.distribution().detach(), rewards)
     start = toy.total_variation(policy.distribution().detach(), best)
-    steps = 160
-    learner = _learner(policy, lr=0.05, steps=steps * 4, floor=0.0)
+    learner = _learner(policy, lr=0.05, steps=steps * algorithm.epochs * algorithm.minibatches, floor=0.0)
     source = PromptSource(
         toy.prompts(PROMPTS),
         toy.TableEngine(policy),
         Sampling(toy.RESPONSE_LENGTH, ()),
         prompts_per_step=PROMPTS,
-        samples_per_prompt=128,
+        samples_per_prompt=SAMPLES,
         steps=steps,
         seed=0,
         decode=str,
     )
+    forward = toy.TableForward(policy)
     scoring = RolloutScoring(
-        toy.TableForward(policy).logprobs,
+        forward.logprobs,
         toy.TableForward(reference).logprobs,
         [WeightedScorer(toy.TableScorer(rewards))],
         shaping=Shaping(),
         kl_control=KLControl(KL_COEF),
         token_budget=10**6,
     )
-    algorithm = PPO(epochs=2, minibatches=2, value_coef=1.0, value_clip=10.0)
-    guard = KLGuard(KLBudget(), policy)
-    online(
-        source, CriticScoring(scoring, toy.TableForward(policy).values), algorithm, learner, _Quiet(), _Once(), guard
-    )
+    score = CriticScoring(scoring, forward.values) if isinstance(algorithm, PPO) else scoring
+    online(source, score, algorithm, learner, _Quiet(), _Once(), KLGuard(KLBudget(), policy))
     end = toy.total_variation(policy.distribution().detach(), best)
-    return Verdict("ppo", "ref * exp(reward / beta) / Z", start, end, TOLERANCE)
+    return Verdict(algorithm.name, claim, start, end, TOLERANCE)
 
 
 def _sft() -> Verdict:
@@ -130,7 +159,7 @@ def _reward_model() -> Verdict:
     return Verdict("reward_model", "the true score differences", start, end, 5 * TOLERANCE)
 
 
-CLAIMS: tuple[Callable[[], Verdict], ...] = (_sft, _reward_model, _ppo)
+CLAIMS: tuple[Callable[[], Verdict], ...] = (_sft, _reward_model, _ppo, _rloo, _grpo)
 
 
 def _world() -> tuple[toy.Tables, toy.Tables, Tensor]:

@@ -312,6 +312,15 @@ _UPDATE = Section(
             "Near 0 there is nothing to learn from: all responses are equally good, or the score is constant.",
         ),
         Metric(
+            "group/no_signal", "share",
+            "prompts whose responses all have the same score, or only one response left, in algorithms that compare "
+            "them",
+            Range(high=0.5),
+            "Their scores teach nothing. Above it most of the batch is wasted: take prompts that are neither always "
+            "solved nor never, sample more responses to each, or give a score with more grades.",
+            "idle",
+        ),
+        Metric(
             "ptx/loss", "nats per token", "loss on pretraining data mixed into the update", None,
             "A rise is what the mix is there to prevent: raise its coefficient.",
         ),

@@ -17,16 +17,19 @@ from assent.types.experience import (
     Experience,
     Loss,
     NamedScores,
+    PolicyExperience,
     Scored,
     TokenOutputs,
 )
 from assent.types.metrics import Mean, Moments, add_metrics
+from assent.types.reduction import ConstantLength, Reduction, SequenceMean, TokenMean
 from assent.types.rollouts import Prompt, Request, Rollout, Sample, Sampling, ScoreEvent, ScoreEvents
 
 __all__ = [
     "ActorCriticOutputs",
     "Batch",
     "ComparisonBatch",
+    "ConstantLength",
     "CriticScored",
     "Experience",
     "Loss",
@@ -34,7 +37,9 @@ __all__ = [
     "Moments",
     "NamedScores",
     "PackedSequences",
+    "PolicyExperience",
     "Prompt",
+    "Reduction",
     "Request",
     "Rollout",
     "Sample",
@@ -42,8 +47,10 @@ __all__ = [
     "ScoreEvent",
     "ScoreEvents",
     "Scored",
+    "SequenceMean",
     "Sequences",
     "TokenBatch",
+    "TokenMean",
     "TokenOutputs",
     "add_metrics",
 ]

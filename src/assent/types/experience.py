@@ -1,6 +1,6 @@
 """From scores to a loss, and what a forward pass gives on the way."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -75,14 +75,7 @@ class Experience:
     metrics: Mapping[str, Mean] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        shape = self.sequences.mask_BT.shape
-        for name in ("old_logprobs_BT", "advantages_BT", "old_values_BT", "returns_BT"):
-            if getattr(self, name).shape != shape:
-                raise ValueError(
-                    f"{name} must have the mask's shape {tuple(shape)}; got {tuple(getattr(self, name).shape)}"
-                )
-            kept = torch.where(self.sequences.mask_BT, getattr(self, name), 0.0)
-            object.__setattr__(self, name, kept)
+        _zero_where_masked(self, ("old_logprobs_BT", "advantages_BT", "old_values_BT", "returns_BT"))
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -109,6 +102,75 @@ class Experience:
     @property
     def denominator(self) -> float:
         return float(self.mask_BT.sum())
+
+
+@dataclass(frozen=True)
+class PolicyExperience:
+    """What an update without a critic trains on; one sequence is one unit, one included token one item of the loss.
+
+    Args:
+        old_logprobs_BT: the learner's log-probabilities before the update.
+        ref_logprobs_BT: the reference's.
+        advantages_BT: constants, computed over whole groups before anything is split.
+        weights_BT: of each token in the sum of the loss, as from a `Reduction`.
+        units_B: what each sequence adds to the denominator, as from the same.
+        kl_coef: of a KL term in the loss; 0 where the KL is in the advantages.
+        metrics: of the experience.
+
+    Masked places of its tensors are 0, as in `Experience`.
+    """
+
+    sequences: Sequences
+    old_logprobs_BT: Tensor
+    ref_logprobs_BT: Tensor
+    advantages_BT: Tensor
+    weights_BT: Tensor
+    units_B: Tensor
+    kl_coef: float
+    metrics: Mapping[str, Mean] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _zero_where_masked(self, ("old_logprobs_BT", "ref_logprobs_BT", "advantages_BT", "weights_BT"))
+        if self.units_B.shape != (len(self.sequences),):
+            raise ValueError(f"units_B must have one number per sequence; got {tuple(self.units_B.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def select(self, rows: Tensor) -> "PolicyExperience":
+        sequences = self.sequences.select(rows)
+        t = sequences.mask_BT.shape[1]
+        return PolicyExperience(
+            sequences,
+            self.old_logprobs_BT[rows, :t],
+            self.ref_logprobs_BT[rows, :t],
+            self.advantages_BT[rows, :t],
+            self.weights_BT[rows, :t],
+            self.units_B[rows],
+            self.kl_coef,
+        )
+
+    @property
+    def mask_BT(self) -> Tensor:
+        return self.sequences.mask_BT
+
+    @property
+    def costs(self) -> Tensor:
+        return self.sequences.lengths_B
+
+    @property
+    def denominator(self) -> float:
+        return float(self.units_B.double().sum())
+
+
+def _zero_where_masked(experience: Experience | PolicyExperience, names: Sequence[str]) -> None:
+    """Check that the named tensors are [B, T], and put 0 at their masked places."""
+    mask = experience.sequences.mask_BT
+    for name in names:
+        given = getattr(experience, name)
+        if given.shape != mask.shape:
+            raise ValueError(f"{name} must have the mask's shape {tuple(mask.shape)}; got {tuple(given.shape)}")
+        object.__setattr__(experience, name, torch.where(mask, given, 0.0))
 
 
 @dataclass(frozen=True)
