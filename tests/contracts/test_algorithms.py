@@ -8,19 +8,25 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from assent.algorithms.dpo import DPO
 from assent.algorithms.grpo import GRPO
+from assent.algorithms.ipo import IPO
+from assent.algorithms.orpo import ORPO
 from assent.algorithms.ppo import PPO
 from assent.algorithms.reward_model import RewardModel
 from assent.algorithms.rloo import RLOO
 from assent.algorithms.sft import SFT
+from assent.algorithms.simpo import SimPO
 from assent.evals.toy_world import TableForward, Tables
 from assent.track.catalogue import lookup
 from assent.types import (
     ComparisonBatch,
     ConstantLength,
     Experience,
+    PairBatch,
     PolicyExperience,
     Reduction,
+    ReferencedPairBatch,
     SequenceMean,
     Sequences,
     TokenBatch,
@@ -56,6 +62,18 @@ def comparisons(seed: int) -> ComparisonBatch:
     )
 
 
+def pairs(seed: int) -> PairBatch:
+    return PairBatch(sequences_of(10, seed))
+
+
+def referenced_pairs(seed: int) -> ReferencedPairBatch:
+    """The reference another table than the policy."""
+    sequences = sequences_of(10, seed)
+    with torch.no_grad():
+        log = TableForward(Tables(2, 3, seed=7)).logprobs(sequences)
+    return ReferencedPairBatch(sequences, torch.where(sequences.mask_BT, log, 0.0).sum(1))
+
+
 def experience(seed: int) -> Experience:
     sequences = sequences_of(9, seed)
     g = torch.Generator().manual_seed(seed)
@@ -83,6 +101,11 @@ CASES: dict[str, Case] = {
     "sft": (SFT(), tokens),
     "reward_model": (RewardModel(), comparisons),
     "reward_model centred": (RewardModel(centering=0.01), comparisons),
+    "dpo": (DPO(), referenced_pairs),
+    "dpo with every option": (DPO(beta=0.5, label_smoothing=0.1, nll_weight=0.2), referenced_pairs),
+    "ipo": (IPO(), referenced_pairs),
+    "simpo": (SimPO(), pairs),
+    "orpo": (ORPO(), pairs),
     "ppo": (PPO(), experience),
     "ppo with every option": (PPO(dual_clip=3.0, entropy_coef=0.01, value_clip=None, clip_high=0.28), experience),
     "ppo in critic warm-up": (PPO(critic_warmup_steps=5).at(0), experience),

@@ -1,12 +1,21 @@
 """What every batch source and every scorer must do."""
 
 import pytest
+import torch
 
-from assent.data.batches import ComparisonBatches, ComparisonExample, PackedBatches, TokenBatches, TokenExample
+from assent.data.batches import (
+    ComparisonBatches,
+    ComparisonExample,
+    PackedBatches,
+    PairBatches,
+    PairExample,
+    TokenBatches,
+    TokenExample,
+)
 from assent.records import Preference
 from assent.rewards.function import FunctionScorer
 from assent.rewards.model import RewardModelScorer, same_tokens
-from assent.types import Prompt, Rollout, TokenBatch
+from assent.types import Prompt, Rollout
 
 
 def token_batches(seed=0):
@@ -22,12 +31,16 @@ def comparison_batches(seed=0):
     return ComparisonBatches(examples, batch_size=4, epochs=3, seed=seed)
 
 
-SOURCES = [token_batches, packed_batches, comparison_batches]
+def pair_batches(seed=0):
+    examples = [PairExample([i], [i, 1], [i, 2, 3]) for i in range(9)]
+    return PairBatches(examples, torch.arange(18.0).view(9, 2), batch_size=4, epochs=3, seed=seed)
+
+
+SOURCES = [token_batches, packed_batches, comparison_batches, pair_batches]
 
 
 def content(batch) -> list:
-    tensors = vars(batch) if isinstance(batch, TokenBatch) else {"sequences": batch.sequences, "better": batch.better_P}
-    return [tensors["sequences"].token_ids_BL.tolist(), tensors["sequences"].mask_BT.tolist()]
+    return [batch.sequences.token_ids_BL.tolist(), batch.sequences.mask_BT.tolist()]
 
 
 @pytest.mark.parametrize("make", SOURCES)

@@ -12,7 +12,17 @@ from assent.doctor.layout import Gradients, Read
 from assent.doctor.report import NOISE, Finding, refusal
 from assent.functional.fingerprint import fingerprint
 from assent.protocols import Engine, Forward
-from assent.types import ActorCriticOutputs, Batch, Loss, Request, Sampling, Scored, Sequences, TokenOutputs
+from assent.types import (
+    ActorCriticOutputs,
+    Batch,
+    Loss,
+    ReferencedPairBatch,
+    Request,
+    Sampling,
+    Scored,
+    Sequences,
+    TokenOutputs,
+)
 
 SAMPLER_NOISE: Mapping[torch.dtype, float] = {
     torch.float64: 1e-2,
@@ -185,6 +195,57 @@ def kl_starts_at_zero(scored: Scored, *, same_start: bool, dtype: torch.dtype) -
             ),
         )
     return Finding(worst, tolerance, f"largest difference of a token {worst:.2g} nats; KL {kl:.2g} per response")
+
+
+@dataclass
+class _AtReference:
+    """A loss on pairs that also compares what its forward gives with the reference, per token of a response."""
+
+    algorithm: HasLoss
+    gaps: list[Tensor] = field(default_factory=list)
+
+    def loss(self, batch: ReferencedPairBatch, forward: Forward) -> Loss:
+        overheard = Overheard(forward)
+        loss = self.algorithm.loss(batch, overheard)
+        mask = batch.sequences.mask_BT
+        for given in overheard.given:
+            self.gaps.append((torch.where(mask, given, 0.0).sum(1) - batch.ref_logprobs_B) / mask.sum(1))
+        return loss
+
+
+def pairs_start_at_reference(
+    gradients: Gradients, batch: ReferencedPairBatch, algorithm: HasLoss, *, same_start: bool, dtype: torch.dtype
+) -> Finding:
+    """D5 for direct alignment: every log-ratio is 0 before the first update, so that the loss of DPO is ln 2.
+
+    Args:
+        gradients: the learner's accumulation, its models in training mode.
+        batch: the first pairs.
+        algorithm: whose loss asks the forward.
+        same_start: whether the reference is the policy's own start. Otherwise the log-ratio is reported.
+    """
+    listening = _AtReference(algorithm)
+    gradients(batch, listening, None)
+    gap, tolerance = torch.cat(listening.gaps).double(), NOISE[dtype]
+    worst = gap.abs().max().item()
+    if not same_start:
+        found = gap.mean().item()
+        return Finding(found, None, f"the reference is another model: log-ratios start at {found:.3g} nats per token")
+    if not worst <= tolerance:
+        raise refusal(
+            "D5",
+            got=f"the training forward differs from the reference by up to {worst:.3g} nats per token of a response "
+            f"(allowed: {tolerance:.1g})",
+            why="every implicit reward must start at 0; DPO's loss would not start at ln 2, and its gradient would "
+            "weigh pairs by a difference that no update has made",
+            causes=(
+                "dropout or router noise is on in training: set it to 0 in the model's config",
+                "the reference is another checkpoint than the policy's start",
+                "the reference's log-probabilities belong to other pairs or another order of them",
+                "sums and means per token are mixed: a reference log-probability is the sum over the response",
+            ),
+        )
+    return Finding(worst, tolerance, f"largest log-ratio {worst:.2g} nats per token: DPO's loss starts at ln 2")
 
 
 # ------------------------------------------------------------------------------------------------ D4

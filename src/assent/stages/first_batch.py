@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from assent.dist import processes
 from assent.doctor.layout import EXTRA_COLUMNS, gradient_is_one, padding_changes_nothing, spread
-from assent.doctor.policy import engine_follows_weights, engine_is_scored, kl_starts_at_zero, ratio_starts_at_one
+from assent.doctor.policy import (
+    engine_follows_weights,
+    engine_is_scored,
+    kl_starts_at_zero,
+    pairs_start_at_reference,
+    ratio_starts_at_one,
+)
 from assent.doctor.reload import Probe
 from assent.doctor.report import Check, CheckName, Finding, Result, run, skipped, summary
 from assent.doctor.scores import distinct, score_reads_the_end
@@ -31,7 +37,7 @@ from assent.stages.reload import POLICY, SCALAR, configuration, policy_numbers, 
 from assent.train.checkpoint import StateFile
 from assent.train.learner import LocalLearner
 from assent.train.scoring import CriticScoring, RolloutScoring
-from assent.types import Batch, Sampling, Scored, Sequences
+from assent.types import Batch, ReferencedPairBatch, Sampling, Scored, Sequences
 
 SkipChecks = tuple[CheckName, ...]
 """Checks not to run, by name, in a recipe: `skip_checks: [D6]`."""
@@ -277,6 +283,34 @@ def check_comparisons(
         Check("D7", lambda: _one_gradient(learner, batch, algorithm, model, end)),
     ]
     return _run(skip, context, learner, checks, Saved(None, folder, lambda: spread(batch.sequences, RELOADED)))
+
+
+def check_pairs(
+    skip: SkipChecks,
+    context: StageContext,
+    causal: CausalModel,
+    batches: BatchSource,
+    learner: LocalLearner,
+    algorithm: OfflineAlgorithm,
+    *,
+    same_start: bool,
+) -> FirstBatch:
+    """D8, D5 where there is a reference (`same_start`: the policy's own), D2, D7, and D11 beside: direct alignment.
+
+    Raises:
+        CheckFailed: a check refuses.
+    """
+    batch = first_of(batches)
+    rows, model, end, dtype = batch.sequences, causal.model, stop_ids(causal.tokenizer)[-1], _dtype(causal.model)
+    some, reads = spread(rows, ROWS), {"log-probabilities": learner.forward.logprobs}
+    begun = partial(pairs_start_at_reference, _gradients(learner), batch, algorithm, same_start=same_start, dtype=dtype)
+    checks = [
+        Check("D8", lambda: _audit(context, causal, rows, ends_expected=True)),
+        *([Check("D5", begun)] if isinstance(batch, ReferencedPairBatch) else []),
+        Check("D2", lambda: padding_changes_nothing(reads, some, end_id=end, room=_room(model, some), dtype=dtype)),
+        Check("D7", lambda: _one_gradient(learner, batch, algorithm, model, end)),
+    ]
+    return _run(skip, context, learner, checks, Saved(causal, None, lambda: spread(rows, RELOADED)))
 
 
 def first_of(batches: BatchSource) -> Any:

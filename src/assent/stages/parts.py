@@ -1,6 +1,7 @@
 """What several stages are made of: settings they share, and the assembly of learner, data and models from them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -14,13 +15,13 @@ from assent.data.batches import TokenExample
 from assent.data.tokenise import Budget, within
 from assent.dist import processes
 from assent.errors import ContractError
-from assent.models.folders import CausalModel, load_causal
+from assent.models.folders import CausalModel, ScalarFolder, load_causal
 from assent.models.forward import ModelForward
 from assent.models.tokenizer import encode_dialogue_response, encode_prompt, encode_response
 from assent.pipeline.references import Reference
 from assent.pipeline.run import StageContext
 from assent.protocols import OfflineAlgorithm
-from assent.records import Demonstration, PromptText, Task
+from assent.records import Comparison, Demonstration, PromptText, Task
 from assent.train.learner import LocalLearner, Mixture
 from assent.train.optimizers import AdamW, Muon
 from assent.train.schedule import Schedule
@@ -35,6 +36,10 @@ M = TypeVar("M", bound=nn.Module)
 
 MODEL = "model"
 """Folder of the model within the artefact of a stage that makes one."""
+
+HELD_OUT_SEED = 0
+"""Fixed, so that every model made from comparisons of the same prompts is judged on prompts that none of them was
+trained on: reward models, and policies aligned directly."""
 
 
 class Optimization(Frozen):
@@ -155,6 +160,21 @@ def response_ids(tokenizer: PreTrainedTokenizerBase, prompt: PromptText, text: s
 
 Encoded = tuple[Sequence[int], Sequence[Sequence[int]]]
 """A record as tokens: its prompt, and every response to it."""
+
+
+def encoder(model: CausalModel | ScalarFolder) -> Callable[[Comparison], Encoded]:
+    """Prompt and responses as tokens, each comparison once; a response that was cut off gets no end token, as the
+    policy left it."""
+
+    @cache
+    def encode(comparison: Comparison) -> Encoded:
+        ended = comparison.ended or (True,) * len(comparison.responses)
+        return encode_prompt(model.tokenizer, comparison.prompt), [
+            response_ids(model.tokenizer, comparison.prompt, text, end=done)
+            for text, done in zip(comparison.responses, ended, strict=True)
+        ]
+
+    return encode
 
 
 def fitting(

@@ -39,6 +39,13 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     "pretrain": ("loss/tokens",),
     "sft": ("loss/tokens", "validation/loss", "validation/score"),
     "reward_model": ("loss/pairs", "pairs/accuracy"),
+    "align": (
+        "loss/preference",
+        "implicit_reward/accuracy",
+        "implicit_reward/margin",
+        "logprobs/chosen_shift",
+        "logprobs/rejected_shift",
+    ),
     "rl": (
         "objective/rlhf_reward",
         "objective/scores",
@@ -58,6 +65,7 @@ KEY_FIGURES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "sft": (("chosen_epoch", "chosen epoch"), ("demonstrations", "demonstrations")),
     "compare": (("comparisons", "comparisons"), ("prompts", "prompts")),
     "reward_model": (("accuracy", "held-out accuracy"), ("training_prompts", "prompts")),
+    "align": (("accuracy", "held-out accuracy of the implicit reward"), ("training_pairs", "pairs")),
     "rl": (("objective/kl", "KL, nats per response"), ("objective/scores", "score")),
     "evaluate": (("win_sampled", "win rate, sampled"), ("win_greedy", "win rate, greedy")),
 }

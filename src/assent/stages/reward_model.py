@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Annotated, Literal
 
 import torch
@@ -20,21 +19,21 @@ from assent.evals.report_card import ReportCard, report_card
 from assent.loops.offline import offline
 from assent.models.folders import ScalarFolder, save_scalar, scalar_from_causal
 from assent.models.forward import ModelForward, in_blocks
-from assent.models.tokenizer import encode_prompt
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
 from assent.protocols import Stateful
 from assent.records import Comparison, Degree, PromptText
 from assent.stages.first_batch import SkipChecks, check_comparisons
 from assent.stages.parts import (
+    HELD_OUT_SEED,
     MODEL,
     Encoded,
     ModelRef,
     Optimization,
     build_learner,
+    encoder,
     fitting,
     load_policy,
-    response_ids,
 )
 from assent.stages.scorers import GoldRef
 from assent.stages.sources import AnyComparisons, take
@@ -47,10 +46,6 @@ MARGINS: Mapping[str, Mapping[Degree, float]] = {
     "large": {Degree.SIGNIFICANTLY: 3.0, Degree.BETTER: 2.0, Degree.SLIGHTLY: 1.0},
 }
 """Llama 2, table 27: least score gap by degree of preference; what is not listed has margin 0."""
-
-
-HELD_OUT_SEED = 0
-"""Fixed, so that every reward model on the same prompts is judged on prompts that none of them was trained on."""
 
 
 class RewardModelSpec(StageSpec):
@@ -131,21 +126,6 @@ def run(spec: RewardModelSpec, context: StageContext) -> Mapping[str, float]:
         "score_mean_before": mean,
         "score_std_before": deviation,
     }
-
-
-def encoder(folder: ScalarFolder) -> Callable[[Comparison], Encoded]:
-    """Prompt and responses as tokens, each comparison once; a response that was cut off gets no end token, as the
-    policy left it."""
-
-    @cache
-    def encode(comparison: Comparison) -> Encoded:
-        ended = comparison.ended or (True,) * len(comparison.responses)
-        return encode_prompt(folder.tokenizer, comparison.prompt), [
-            response_ids(folder.tokenizer, comparison.prompt, text, end=done)
-            for text, done in zip(comparison.responses, ended, strict=True)
-        ]
-
-    return encode
 
 
 def _block(comparisons: Sequence[Comparison], encode: Callable[[Comparison], Encoded]) -> Sequences:

@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from assent.algorithms.dpo import DPO
 from assent.algorithms.grpo import GRPO
+from assent.algorithms.ipo import IPO
 from assent.algorithms.ppo import PPO
 from assent.algorithms.reward_model import RewardModel
 from assent.algorithms.rloo import RLOO
@@ -20,13 +22,13 @@ from assent.algorithms.sft import SFT
 from assent.dist.processes import Alone
 from assent.evals import toy_world as toy
 from assent.loops.online import online
-from assent.protocols import State
+from assent.protocols import OfflineAlgorithm, State
 from assent.rollout.source import PromptSource
 from assent.train.guard import KLBudget, KLGuard
 from assent.train.learner import LocalLearner
 from assent.train.schedule import Schedule
 from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping, WeightedScorer
-from assent.types import Batch, ComparisonBatch, Sampling, Sequences, TokenBatch
+from assent.types import Batch, ComparisonBatch, ReferencedPairBatch, Sampling, Sequences, TokenBatch
 
 PROMPTS, VOCABULARY, SAMPLES, KL_COEF = 2, 3, 128, 0.5
 TOLERANCE = 0.02
@@ -159,7 +161,51 @@ def _reward_model() -> Verdict:
     return Verdict("reward_model", "the true score differences", start, end, 5 * TOLERANCE)
 
 
-CLAIMS: tuple[Callable[[], Verdict], ...] = (_sft, _reward_model, _ppo, _rloo, _grpo)
+def _dpo() -> Verdict:
+    """Fed with every pair in its true proportion, the policy must become what PPO must become."""
+    policy, reference, _ = _world()
+    strengths, batch = _every_pair(reference)
+    best = toy.optimum(reference.distribution().detach(), strengths.log(), kl_coef=KL_COEF)
+    start = toy.total_variation(policy.distribution().detach(), best)
+    _fit(policy, batch, DPO(beta=KL_COEF), steps=400)
+    end = toy.total_variation(policy.distribution().detach(), best)
+    return Verdict("dpo", "ref * exp(reward / beta) / Z", start, end, TOLERANCE)
+
+
+def _ipo() -> Verdict:
+    """With every pair judged equally often, log-ratios become T P / beta, P the share of the others that a response of
+    T tokens wins against (Azar et al., theorem 1; T because the loss is on means per token)."""
+    policy, reference, _ = _world()
+    strengths, batch = _every_pair(reference)
+    flat = strengths.flatten(1)
+    wins = (flat[:, :, None] / (flat[:, :, None] + flat[:, None, :])).mean(2).view_as(strengths)
+    best = toy.optimum(reference.distribution().detach(), wins * toy.RESPONSE_LENGTH, kl_coef=KL_COEF)
+    start = toy.total_variation(policy.distribution().detach(), best)
+    _fit(policy, batch, IPO(beta=KL_COEF), steps=400)
+    end = toy.total_variation(policy.distribution().detach(), best)
+    return Verdict("ipo", "ref * exp(win share per token / beta) / Z", start, end, TOLERANCE)
+
+
+def _every_pair(reference: toy.Tables) -> tuple[Tensor, ReferencedPairBatch]:
+    """Strengths in {1, 3, 9}, whose Bradley-Terry shares are whole numbers of 20 comparisons, and those comparisons."""
+    generator = torch.Generator().manual_seed(4)
+    strengths = 3.0 ** torch.randint(0, 3, (PROMPTS, VOCABULARY, VOCABULARY), generator=generator).double()
+    responses = [(x, a, b) for x in range(PROMPTS) for a in range(VOCABULARY) for b in range(VOCABULARY)]
+    members = [
+        side
+        for r in responses
+        for s in responses
+        if r != s and r[0] == s[0]
+        for _ in range(round(20 * (strengths[r] / (strengths[r] + strengths[s])).item()))
+        for side in (r, s)
+    ]
+    sequences = Sequences.of([[x] for x, _, _ in members], [[a, b] for _, a, b in members])
+    with torch.no_grad():
+        ref_logprobs_B = toy.TableForward(reference).logprobs(sequences).sum(1)
+    return strengths, ReferencedPairBatch(sequences, ref_logprobs_B)
+
+
+CLAIMS: tuple[Callable[[], Verdict], ...] = (_sft, _reward_model, _dpo, _ipo, _ppo, _rloo, _grpo)
 
 
 def _world() -> tuple[toy.Tables, toy.Tables, Tensor]:
@@ -187,7 +233,7 @@ def _learner(tables: toy.Tables, *, lr: float, steps: int, floor: float) -> Loca
     )
 
 
-def _fit(tables: toy.Tables, batch: Batch, algorithm: SFT | RewardModel, *, steps: int) -> None:
+def _fit(tables: toy.Tables, batch: Batch, algorithm: OfflineAlgorithm, *, steps: int) -> None:
     learner = _learner(tables, lr=0.05, steps=steps, floor=0.01)
     for _ in range(steps):
         learner.step(batch, algorithm)

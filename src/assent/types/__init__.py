@@ -22,6 +22,7 @@ from assent.types.experience import (
     TokenOutputs,
 )
 from assent.types.metrics import Mean, Moments, add_metrics
+from assent.types.pairs import PairBatch, ReferencedPairBatch
 from assent.types.reduction import ConstantLength, Reduction, SequenceMean, TokenMean
 from assent.types.rollouts import Prompt, Request, Rollout, Sample, Sampling, ScoreEvent, ScoreEvents
 
@@ -37,9 +38,11 @@ __all__ = [
     "Moments",
     "NamedScores",
     "PackedSequences",
+    "PairBatch",
     "PolicyExperience",
     "Prompt",
     "Reduction",
+    "ReferencedPairBatch",
     "Request",
     "Rollout",
     "Sample",
