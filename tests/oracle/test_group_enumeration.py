@@ -10,7 +10,7 @@ from small_world import BETA, PROMPTS, V, gradient_of, learner_on, made_world, o
 from assent.algorithms.grpo import GRPO
 from assent.algorithms.rloo import RLOO
 from assent.dist.processes import Alone
-from assent.evals.toy_world import RESPONSE_LENGTH, TableForward, Tables, rollout
+from assent.evals.toy_world import RESPONSE_LENGTH, TableForward, Tables, myopic_optimum, rollout
 from assent.train.learner import LocalLearner
 from assent.train.schedule import Schedule
 from assent.types import ConstantLength, PolicyExperience, SequenceMean, Sequences, TokenMean
@@ -89,6 +89,24 @@ def test_grpo_gradient_is_that_of_score_minus_each_token_s_own_divergence(world,
     torch.testing.assert_close(expected_gradient(DR_GRPO, world, tmp_path), exact, rtol=1e-5, atol=1e-7)
     (sequence,) = torch.autograd.grad(-objective(policy, reference, rewards), policy.logits_XSV)
     assert (RESPONSE_LENGTH * exact - sequence).abs().max() > 0.01, "the two leashes could not be told apart here"
+
+
+def test_at_the_myopic_optimum_grpo_stands_still(world):
+    """What `assent verify` measures GRPO against: the gradient of the definition above is 0 there."""
+    policy, reference, rewards = world
+
+    def gradient() -> torch.Tensor:
+        score = (policy.distribution() * rewards).sum((1, 2)).mean()
+        wanted = 0.5 * score - BETA * token_divergences(policy, reference, policy)
+        return torch.autograd.grad(wanted, policy.logits_XSV)[0].abs().max()
+
+    assert gradient() > 0.01
+    best = myopic_optimum(reference.distribution().detach(), rewards, kl_coef=2 * BETA)
+    with torch.no_grad():
+        policy.logits_XSV[:, 0] = best.sum(-1).log()
+        policy.logits_XSV[:, 1:] = best.log()
+    torch.testing.assert_close(policy.distribution().detach(), best)
+    assert gradient() < 1e-9
 
 
 def test_the_kl_of_grpo_keeps_its_gradient_off_policy(world, tmp_path):
