@@ -54,7 +54,7 @@ class AlignSpec(StageSpec):
         reference: what log-ratios are measured against; the policy's start when None. A frozen snapshot. Losses
             without a reference (SimPO, ORPO) refuse one.
         data: comparisons, from one or more sources; every strictly ordered pair is trained on.
-        epochs: passes over the pairs; 1 as in Zephyr's and SimPO's comparisons of methods.
+        epochs: passes over the pairs; 1 as in SimPO.
         batch_size: pairs per optimiser step; 64 in the DPO paper.
         lengths: budget of a comparison in tokens, and what becomes of one that is over it.
         held_out: share of the prompts kept to measure the implicit reward on: the same prompts as a reward model's.
