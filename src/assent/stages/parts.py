@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import torch
@@ -226,7 +225,3 @@ def within_budget(prompts: Sequence[Prompt], longest: int, context: StageContext
     if len(kept) < len(prompts):
         context.say(f"left out {len(prompts) - len(kept):,} of {len(prompts):,} prompts longer than {longest} tokens")
     return kept
-
-
-def write_lines(path: Path, lines: Sequence[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -174,7 +174,8 @@ def derive(spec: SftSpec) -> Mapping[str, Number]:
     if count is None:
         return {"epochs": spec.epochs, "batch size": spec.batch_size}
     training = count - max(1, round(spec.validation * count))
-    return {"demonstrations": training, "updates": spec.epochs * -(-training // spec.batch_size)}
+    # Which prompts are held out is decided by their hash, so the share is met on average only.
+    return {"demonstrations, about": training, "updates, about": spec.epochs * -(-training // spec.batch_size)}
 
 
 STAGE = Stage("sft", SftSpec, run, derive)

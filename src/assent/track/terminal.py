@@ -226,18 +226,6 @@ def sample_table(rows: Sequence[SampleRow], *, title: str = "", width: int | Non
     return render(table, width=width)
 
 
-def figure_table(
-    rows: Sequence[tuple[str, str, str]], headings: tuple[str, str, str], *, width: int | None = None
-) -> str:
-    """Three columns of text, such as (figure, value, reading) of a verdict."""
-    table = Table(show_header=any(headings))
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(_escaped(cell) for cell in row))
-    return render(table, width=width)
-
-
 def _escaped(text: str) -> str:
     """Text of models is never markup."""
     return text.replace("[", "\\[")
