@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from assent.types import (
     ActorCriticOutputs,
     Batch,
+    LeashedOutputs,
     Loss,
     Mean,
     Request,
@@ -49,6 +50,11 @@ class Forward(Protocol):
 
     def tokens(self, sequences: Sequences) -> TokenOutputs:
         """The same, with the entropy of each distribution."""
+        ...
+
+    def leashed(self, sequences: Sequences) -> LeashedOutputs:
+        """`tokens`, with the exact KL(policy || reference) of each state over the whole vocabulary, differentiable in
+        the policy alone: `per_token + kl_coef * outputs.kl_BT` is a KL term of a loss."""
         ...
 
     def values(self, sequences: Sequences) -> Tensor:

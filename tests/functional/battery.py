@@ -107,6 +107,18 @@ def kl(m: ModuleType) -> None:
     same(m.exact(p.log(), f64([0.5, 0.25, 0.0]).log() + 3), math.log(math.sqrt(9 / 8)))
     assert slope(lambda x: m.exact(x, q.log()), [0.0, 0.0, -INF]).isfinite().all()
     assert m.k3(one.half(), other.half()).dtype == torch.float32
+    eye, shift = torch.eye(3, dtype=torch.float64), f64([0.0, 0.0, math.log(2)])
+    a, b = f64([[0.0, 0.0, 0.0], [1.0, 0.0, -1.0]]), f64([[math.log(2), 0.0, 0.0], [0.5, 0.0, -0.5]])
+    for chunk in (1, None):
+        same(m.linear_exact(a, eye, b, eye, temperature=2.0, chunk=chunk), m.exact(a / 2, b / 2))
+        same(m.linear_exact(a, eye, b, eye, chunk=chunk, bias_V=shift), m.exact(a + shift, b))
+        same(m.linear_exact(a, eye, b, eye, chunk=chunk, ref_bias_V=shift), m.exact(a, b + shift))
+    still = b.clone().requires_grad_()
+    assert not m.linear_exact(a, eye, still, eye, ref_bias_V=shift.clone().requires_grad_()).requires_grad
+    assert not m.linear_exact(a, eye, b, eye.clone().requires_grad_()).requires_grad
+    refuses(lambda: m.linear_exact(a, eye, b[:1], eye))
+    refuses(lambda: m.linear_exact(a, eye, b, eye[:2]))
+    refuses(lambda: m.linear_exact(a, eye, b, eye, temperature=0.0))
 
 
 def returns(m: ModuleType) -> None:

@@ -124,3 +124,84 @@ def test_half_precision_is_raised():
 def test_shapes_must_match(estimator):
     with pytest.raises(ValueError, match=r"one shape\n  got: .*\n  fix: "):
         estimator(torch.zeros(2, 3), torch.zeros(2, 1))
+
+
+# ------------------------------------------------------------------------------------------------ straight from heads
+
+
+def heads(*, bias: bool = True):
+    generator = torch.Generator().manual_seed(4)
+
+    def drawn(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    hidden, weight, ref_hidden, ref_weight = drawn(3, 4, 5), drawn(11, 5), drawn(3, 4, 7), drawn(11, 7)
+    return hidden, weight, ref_hidden, ref_weight, *((drawn(11), drawn(11)) if bias else (None, None))
+
+
+def slow(hidden, weight, ref_hidden, ref_weight, bias, ref_bias, temperature):
+    """The definition, on probabilities."""
+    p = ((hidden @ weight.T + (0 if bias is None else bias)) / temperature).softmax(-1)
+    q = ((ref_hidden @ ref_weight.T + (0 if ref_bias is None else ref_bias)) / temperature).softmax(-1)
+    return (p * (p / q).log()).sum(-1)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("chunk", [1, 5, 12, None])
+def test_linear_exact_is_the_definition_and_so_is_its_gradient(chunk, bias):
+    hidden, weight, ref_hidden, ref_weight, offset, ref_offset = heads(bias=bias)
+    moving = [x.clone().requires_grad_() for x in (hidden, weight, *([offset] if bias else []))]
+    still = [ref_hidden.requires_grad_(), ref_weight.requires_grad_()]
+    slopes = torch.linspace(0.5, 1.5, 12, dtype=torch.float64).view(3, 4)
+    b = moving[2] if bias else None
+    want = slow(moving[0], moving[1], *still, b, ref_offset, 0.7)
+    got = kl.linear_exact(
+        moving[0], moving[1], *still, temperature=0.7, chunk=chunk, bias_V=b, ref_bias_V=ref_offset
+    )  # fmt: skip
+    torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
+    for one, other in zip(
+        torch.autograd.grad((got * slopes).sum(), moving),
+        torch.autograd.grad((want * slopes).sum(), moving), strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+    assert torch.autograd.grad(
+        kl.linear_exact(moving[0], moving[1], *still).sum(), still, allow_unused=True
+    ) == (None, None)  # fmt: skip
+
+
+def test_linear_exact_holds_no_more_than_a_chunk_of_logits():
+    """Forward and backward: nothing that any operation makes is larger than a chunk times the vocabulary."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for x in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(x, torch.Tensor):
+                    self.size = max(self.size, x.numel())
+            return out
+
+    hidden, weight = torch.randn(600, 3).requires_grad_(), torch.randn(1000, 3).requires_grad_()
+    with Largest() as largest:
+        kl.linear_exact(hidden, weight, torch.randn(600, 3), torch.randn(1000, 3), chunk=8).sum().backward()
+    assert largest.size == 8 * 1000
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()), lambda _: None):
+        kl.linear_exact(hidden, weight, torch.randn(600, 3), torch.randn(1000, 3), chunk=8)
+    assert max(saved) == weight.numel(), "of the logits, nothing waits for the backward pass"
+
+
+def test_linear_exact_refuses_what_does_not_fit():
+    hidden, weight, ref_hidden, ref_weight, bias, ref_bias = heads()
+    for change in (
+        {"ref_weight_VE": ref_weight[:10]}, {"ref_hidden_BTE": ref_hidden[:2]}, {"weight_VD": weight[:, :4]},
+        {"bias_V": bias[:3]}, {"ref_bias_V": ref_bias[:3]}, {"temperature": 0.0}, {"chunk": 0}, {"weight_VD": bias},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="fix:"):
+            given = {
+                "hidden_BTD": hidden, "weight_VD": weight, "ref_hidden_BTE": ref_hidden, "ref_weight_VE": ref_weight
+            }  # fmt: skip
+            kl.linear_exact(**given | change)
+    assert kl.linear_exact(hidden.flatten(0, 1)[:0], weight, ref_hidden.flatten(0, 1)[:0], ref_weight).shape == (0,)

@@ -59,6 +59,18 @@ SLIPS = [
     ("kl", "logprobs_BTV.exp() * difference_BTV", "ref_logprobs_BTV.exp() * difference_BTV"),
     ("kl", "torch.where(impossible, 0.0, logprobs_BTV - ref_logprobs_BTV)", "logprobs_BTV - ref_logprobs_BTV"),
     ("kl", "as_float(logprobs) - as_float(ref_logprobs)", "logprobs - ref_logprobs"),
+    ("kl", "exact(logits_CV, ref_logits_CV)", "exact(ref_logits_CV, logits_CV)"),
+    ("kl", "F.linear(hidden_CD, weight_VD, bias_V)) / temperature", "F.linear(hidden_CD, weight_VD, bias_V))"),
+    (
+        "kl",
+        "F.linear(ref_hidden_CE, ref_weight_VE, ref_bias_V)) / temperature",
+        "F.linear(ref_hidden_CE, ref_weight_VE, ref_bias_V))",
+    ),
+    ("kl", "F.linear(hidden_CD, weight_VD, bias_V)", "F.linear(hidden_CD, weight_VD)"),
+    ("kl", "F.linear(ref_hidden_CE, ref_weight_VE, ref_bias_V)", "F.linear(ref_hidden_CE, ref_weight_VE)"),
+    ("kl", "ref_hidden_BTE.detach()", "ref_hidden_BTE"),
+    ("kl", "ref_weight_VE.detach(), None if", "ref_weight_VE, None if"),
+    ("kl", "None if ref_bias_V is None else ref_bias_V.detach()", "ref_bias_V"),
     # returns
     ("returns", "- penalty_BT, 0.0)", "+ penalty_BT, 0.0)"),
     ("returns", "kl.k1(", "kl.k3("),

@@ -365,3 +365,51 @@ def test_blocks_give_the_rows_back_in_order(causal_models, sequences, block_toke
     torch.testing.assert_close(scores_B, scalar.last_scores(sequences), **TOLERANCE)
     assert not logprobs_BT.requires_grad
     assert sum(sizes) == 4 and (block_tokens > 1 or sizes == [1] * 4)
+
+
+# ------------------------------------------------------------------------------------------------ exact KL
+
+
+@pytest.fixture
+def other(causal):
+    """A model of the same family with other weights."""
+    model = copy.deepcopy(causal.model)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(0.8)
+    return model
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_exact_kl_and_its_gradient_are_those_of_each_sequence_alone(causal, other, rows, sequences, temperature):
+    model = copy.deepcopy(causal.model)
+    forward = ModelForward(policy=model, reference=other, temperature=temperature)
+    outputs = forward.leashed(sequences)
+    total = torch.zeros((), dtype=torch.float64)
+    for b, (prompt, response) in enumerate(zip(*rows, strict=True)):
+        ids = torch.tensor([[*prompt, *response]])
+        p, q = ((m(ids).logits[0].double() / temperature).softmax(-1) for m in (model, other))
+        at = slice(len(prompt) - 1, len(prompt) + len(response) - 1)
+        kl = (p[at] * (p[at] / q[at].detach()).log()).sum(-1)
+        torch.testing.assert_close(outputs.kl_BT[b, : len(response)].double(), kl, rtol=1e-3, atol=2e-5)
+        assert (outputs.kl_BT[b, len(response) :] == 0).all()
+        total = total + kl.sum()
+    wanted = torch.autograd.grad(total, list(model.parameters()))
+    got = torch.autograd.grad(outputs.kl_BT.sum(), list(model.parameters()))
+    for one, exact in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, exact, rtol=0, atol=1e-3 * (exact.abs().max().item() + 1e-3))
+    torch.testing.assert_close(forward.exact_kl(sequences), outputs.kl_BT)
+    torch.testing.assert_close(forward.tokens(sequences).logprobs_BT, outputs.logprobs_BT)
+    assert all(p.grad is None for p in other.parameters()) and "reference" not in forward.modules
+
+
+def test_exact_kl_of_models_whose_logits_are_more_than_a_head(causal, other, sequences):
+    heads = ModelForward(policy=causal.model, reference=other).exact_kl(sequences)
+    whole = copy.deepcopy(causal.model)
+    vars(whole)["assent_reader"] = read_whole_logits
+    torch.testing.assert_close(ModelForward(policy=whole, reference=other).exact_kl(sequences), heads, **TOLERANCE)
+
+
+def test_exact_kl_without_a_reference_is_refused(causal_models, sequences):
+    with pytest.raises(ContractError, match="no reference model"):
+        ModelForward(policy=causal_models["gpt2"].model).leashed(sequences)

@@ -15,6 +15,7 @@ from assent.protocols import Engine, Forward
 from assent.types import (
     ActorCriticOutputs,
     Batch,
+    LeashedOutputs,
     Loss,
     ReferencedPairBatch,
     Request,
@@ -74,6 +75,11 @@ class Overheard:
 
     def actor_critic(self, sequences: Sequences) -> ActorCriticOutputs:
         outputs = self.forward.actor_critic(sequences)
+        self._keep(outputs.logprobs_BT)
+        return outputs
+
+    def leashed(self, sequences: Sequences) -> LeashedOutputs:
+        outputs = self.forward.leashed(sequences)
         self._keep(outputs.logprobs_BT)
         return outputs
 

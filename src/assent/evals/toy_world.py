@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from assent.functional import kl
 from assent.functional import logprobs as lp
 from assent.functional.fingerprint import fingerprint
 from assent.types import (
     ActorCriticOutputs,
+    LeashedOutputs,
     Prompt,
     Request,
     Rollout,
@@ -53,10 +55,14 @@ class Tables(nn.Module):
 
 
 class TableForward:
-    """Implements `protocols.Forward` on `Tables`."""
+    """Implements `protocols.Forward` on `Tables`.
 
-    def __init__(self, tables: Tables) -> None:
-        self.tables = tables
+    Args:
+        reference: what `leashed` holds the policy against; the policy itself, as it is at every moment, when None.
+    """
+
+    def __init__(self, tables: Tables, reference: Tables | None = None) -> None:
+        self.tables, self.reference = tables, reference or tables
 
     def _states(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
         ids = sequences.response_ids_BT
@@ -69,6 +75,15 @@ class TableForward:
     def tokens(self, sequences: Sequences) -> TokenOutputs:
         logits_BTV = self.tables.logits_XSV[self._states(sequences)]
         return TokenOutputs(lp.token_logprobs(logits_BTV, sequences.response_ids_BT), lp.entropy(logits_BTV))
+
+    def leashed(self, sequences: Sequences) -> LeashedOutputs:
+        out = self.tokens(sequences)
+        return LeashedOutputs(out.logprobs_BT, out.entropy_BT, self.exact_kl(sequences))
+
+    def exact_kl(self, sequences: Sequences) -> Tensor:
+        """KL(policy || reference) of the state before each response token, [B, T]."""
+        states = self._states(sequences)
+        return kl.exact(self.tables.logits_XSV[states], self.reference.logits_XSV[states].detach())
 
     def values(self, sequences: Sequences) -> Tensor:
         return self.tables.values_XS[self._states(sequences)]

@@ -10,9 +10,11 @@ Source: Schulman, "Approximating KL divergence" (2020); the gradients: arXiv 251
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from assent.functional import _guards
 from assent.functional._precision import as_float, clamp_log_ratio
+from assent.functional.logprobs import chunk_of
 
 
 def _log_ratio(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
@@ -95,3 +97,88 @@ def exact(logits_BTV: Tensor, ref_logits_BTV: Tensor) -> Tensor:
     impossible = logprobs_BTV.isneginf()  # 0 * (-inf - x) would be nan
     difference_BTV = torch.where(impossible, 0.0, logprobs_BTV - ref_logprobs_BTV)
     return (logprobs_BTV.exp() * difference_BTV).sum(-1)
+
+
+def linear_exact(
+    hidden_BTD: Tensor,
+    weight_VD: Tensor,
+    ref_hidden_BTE: Tensor,
+    ref_weight_VE: Tensor,
+    *,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+    bias_V: Tensor | None = None,
+    ref_bias_V: Tensor | None = None,
+) -> Tensor:
+    """`exact` of two language-model heads on their hidden states, the logits divided by the temperature, without ever
+    holding the logits of all positions.
+
+    Positions go through both heads `chunk` at a time; the backward pass computes the logits of a chunk again, so that
+    neither pass holds more than two chunks of them. No gradient reaches the reference.
+
+    Args:
+        hidden_BTD: of the policy, `[..., D]`.
+        weight_VD: its head.
+        ref_hidden_BTE: of the reference at the same positions, `[..., E]`; its size may be another.
+        ref_weight_VE: the reference's head, over the same vocabulary.
+        temperature: positive, the same for both.
+        chunk: positions at a time; None takes as many as `logprobs.linear_token_logprobs` does.
+        bias_V, ref_bias_V: of the heads, if they have one.
+
+    Returns:
+        `[...]`, nats, float32 at least.
+
+    Raises:
+        ValueError: shapes do not fit, the temperature is not positive, chunk < 1.
+
+    Source: our own form of `exact`, the divergence summed over the vocabulary where k1 to k3 sample it.
+    """
+    _guards.number("temperature", temperature, low=0.0, open_low=True, open_high=True)
+    size_V = _head_size("policy", hidden_BTD, weight_VD, bias_V)
+    ref_size_V = _head_size("reference", ref_hidden_BTE, ref_weight_VE, ref_bias_V)
+    if hidden_BTD.shape[:-1] != ref_hidden_BTE.shape[:-1] or size_V != ref_size_V:
+        _guards.refuse(
+            "policy and reference must be read at the same positions, over the same vocabulary",
+            got=f"positions {tuple(hidden_BTD.shape[:-1])} and {tuple(ref_hidden_BTE.shape[:-1])}, "
+            f"vocabularies {size_V} and {ref_size_V}",
+            fix="read both on the same sequences; two heads with rows of padding must have equally many",
+        )
+    chunk = chunk_of(hidden_BTD, size_V) if chunk is None else chunk
+    _guards.count("chunk", chunk)
+    hidden_ND, ref_hidden_NE = hidden_BTD.flatten(0, -2), ref_hidden_BTE.detach().flatten(0, -2)
+    ref_weight_VE, ref_bias_V = ref_weight_VE.detach(), None if ref_bias_V is None else ref_bias_V.detach()
+    parts = [
+        checkpoint(
+            _chunk_exact, hidden_CD, weight_VD, bias_V, ref_hidden_CE, ref_weight_VE, ref_bias_V, temperature,
+            use_reentrant=False, preserve_rng_state=False,
+        )
+        for hidden_CD, ref_hidden_CE in zip(hidden_ND.split(chunk), ref_hidden_NE.split(chunk), strict=True)
+    ]  # fmt: skip
+    return torch.cat(parts).view(hidden_BTD.shape[:-1])
+
+
+def _head_size(whose: str, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> int:
+    """V, where hidden, weight and bias fit each other."""
+    _guards.rank(f"the {whose}'s weight", weight, 2, "[V, D]")
+    if hidden.dim() < 2 or hidden.shape[-1] != weight.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
+        _guards.refuse(
+            f"the {whose}'s hidden, weight and bias do not fit each other",
+            got=f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)}, "
+            f"bias {None if bias is None else tuple(bias.shape)}",
+            fix="pass hidden [..., D], weight [V, D] and bias [V] or None",
+        )
+    return weight.shape[0]
+
+
+def _chunk_exact(
+    hidden_CD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    ref_hidden_CE: Tensor,
+    ref_weight_VE: Tensor,
+    ref_bias_V: Tensor | None,
+    temperature: float,
+) -> Tensor:
+    logits_CV = as_float(F.linear(hidden_CD, weight_VD, bias_V)) / temperature
+    ref_logits_CV = as_float(F.linear(ref_hidden_CE, ref_weight_VE, ref_bias_V)) / temperature
+    return exact(logits_CV, ref_logits_CV)

@@ -116,6 +116,19 @@ def linear_token_logprobs_and_entropy(
     return logprobs_N.view(tokens_BT.shape), entropy_N.view(tokens_BT.shape)
 
 
+def chunk_of(hidden: Tensor, vocabulary: int) -> int:
+    """Positions whose logits are held at once where nobody says how many.
+
+    Args:
+        hidden: states; its device decides the budget.
+        vocabulary: V.
+
+    Source: our own; see `linear_token_logprobs`.
+    """
+    budget = CHUNK_LOGITS_CPU if hidden.device.type == "cpu" else CHUNK_LOGITS_GPU
+    return max(SMALLEST_CHUNK, budget // vocabulary)
+
+
 def _check(scored_BTX: Tensor, tokens_BT: Tensor, temperature: float, *, vocabulary: int) -> None:
     _guards.number("temperature", temperature, low=0.0, open_low=True, open_high=True)
     if scored_BTX.shape[:-1] != tokens_BT.shape or scored_BTX.dim() < 2:
@@ -172,9 +185,7 @@ def _linear(
             fix="pass hidden [..., D], weight [V, D] and bias [V] or None",
         )
     device = hidden_BTD.device.type
-    if chunk is None:
-        budget = CHUNK_LOGITS_CPU if device == "cpu" else CHUNK_LOGITS_GPU
-        chunk = max(SMALLEST_CHUNK, budget // size_V)
+    chunk = chunk_of(hidden_BTD, size_V) if chunk is None else chunk
     _guards.count("chunk", chunk)
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)

@@ -20,11 +20,12 @@ from assent.models.prepare import (
     backbone_states,
     check_scores,
     embedding_weight,
+    exact_kl,
     pick,
     prepare,
     reader_of,
 )
-from assent.types import ActorCriticOutputs, Sequences, TokenOutputs
+from assent.types import ActorCriticOutputs, LeashedOutputs, Sequences, TokenOutputs
 
 SCORE_OFFSET = "assent_score_offset"
 """Key of the config of a scalar model: our score is the head's output plus this number."""
@@ -233,7 +234,8 @@ class ModelForward:
         policy: a causal language model; what `tokens` and `actor_critic` read.
         critic: a `ScalarModel` of its own, or a `ValueHead` on the policy's trunk, which then runs once for both.
         scalar: a reward model in training; what `scores` reads.
-        temperature: of the policy, in sampling and scoring alike; > 0.
+        reference: frozen; what `leashed` and `exact_kl` hold the policy against. It belongs to no optimiser.
+        temperature: of the policy and the reference, in sampling and scoring alike; > 0.
 
     `modules` holds what was given, by role, for an optimiser: names start with `policy.`, `critic.` or `scalar.`.
     """
@@ -244,6 +246,7 @@ class ModelForward:
         policy: PreTrainedModel | None = None,
         critic: ScalarModel | ValueHead | None = None,
         scalar: ScalarModel | None = None,
+        reference: PreTrainedModel | None = None,
         temperature: float = 1.0,
     ) -> None:
         if not temperature > 0:
@@ -251,12 +254,13 @@ class ModelForward:
         self.temperature = temperature
         roles: dict[str, nn.Module | None] = {"policy": policy, "critic": critic, "scalar": scalar}
         self.modules = nn.ModuleDict({role: module for role, module in roles.items() if module is not None})
-        self._policy, self._scalar = policy, scalar
+        self._policy, self._scalar, self._reference = policy, scalar, reference
         self._critic: Critic | None = None
         if critic is not None:
             self._critic = _SharedTrunk(critic) if isinstance(critic, ValueHead) else _OwnTrunk(critic)
-        if policy is not None:
-            reader_of(policy)
+        for model in (policy, reference):
+            if model is not None:
+                reader_of(model)
 
     def logprobs(self, sequences: Sequences) -> Tensor:
         return token_logprobs(_given(self._policy, "policy"), sequences, temperature=self.temperature)
@@ -277,6 +281,29 @@ class ModelForward:
         logprobs_N, entropy_N = states.logprobs_and_entropy(places.tokens_N, self.temperature)
         values_BT = critic.values(sequences, states, places)
         return ActorCriticOutputs(places.spread(logprobs_N), places.spread(entropy_N), values_BT)
+
+    def leashed(self, sequences: Sequences) -> LeashedOutputs:
+        """`tokens`, with the exact KL to the reference; the policy's trunk runs once for all three."""
+        states, places = _policy_states(_given(self._policy, "policy"), sequences)
+        logprobs_N, entropy_N = states.logprobs_and_entropy(places.tokens_N, self.temperature)
+        kl_N = self._exact_kl(states, sequences)
+        return LeashedOutputs(places.spread(logprobs_N), places.spread(entropy_N), places.spread(kl_N))
+
+    def exact_kl(self, sequences: Sequences) -> Tensor:
+        """KL(policy || reference) of the state before each included response token, over the whole vocabulary and at
+        the temperature, `[B, T]`, nats, 0 where masked; carries the policy's gradient.
+
+        Raises:
+            ContractError: there is no reference.
+            ValueError: the two vocabularies differ in size.
+        """
+        states, places = _policy_states(_given(self._policy, "policy"), sequences)
+        return places.spread(self._exact_kl(states, sequences))
+
+    def _exact_kl(self, states: HeadStates | LogitStates, sequences: Sequences) -> Tensor:
+        with torch.no_grad():
+            ref_states, _ = _policy_states(_given(self._reference, "reference"), sequences)
+        return exact_kl(states, ref_states, self.temperature)
 
     def scores(self, sequences: Sequences) -> Tensor:
         return _given(self._scalar, "scalar").last_scores(sequences)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from assent.errors import ContractError
+from assent.functional import kl
 from assent.functional.logprobs import (
     entropy,
     linear_token_logprobs,
@@ -46,6 +47,9 @@ class HeadStates:
             self.hidden_ND, self.weight_VD, tokens_N, temperature=temperature, bias_V=self.bias_V
         )
 
+    def logits(self) -> Tensor:
+        return nn.functional.linear(self.hidden_ND, self.weight_VD, self.bias_V)
+
 
 @dataclass(frozen=True, slots=True)
 class LogitStates:
@@ -59,6 +63,20 @@ class LogitStates:
 
     def logprobs_and_entropy(self, tokens_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         return self.logprobs(tokens_N, temperature), entropy(self.logits_NV, temperature=temperature)
+
+    def logits(self) -> Tensor:
+        return self.logits_NV
+
+
+def exact_kl(states: HeadStates | LogitStates, reference: HeadStates | LogitStates, temperature: float) -> Tensor:
+    """KL(policy || reference) at N places over the whole vocabulary, `[N]`, nats; a chunk of logits at a time where
+    both are heads. No gradient reaches the reference."""
+    if isinstance(states, HeadStates) and isinstance(reference, HeadStates):
+        return kl.linear_exact(
+            states.hidden_ND, states.weight_VD, reference.hidden_ND, reference.weight_VD,
+            temperature=temperature, bias_V=states.bias_V, ref_bias_V=reference.bias_V,
+        )  # fmt: skip
+    return kl.exact(states.logits() / temperature, reference.logits().detach() / temperature)
 
 
 ReadStates = Callable[[PreTrainedModel, Tensor, Tensor, Tensor], HeadStates | LogitStates]

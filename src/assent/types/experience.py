@@ -213,3 +213,13 @@ class ActorCriticOutputs:
     logprobs_BT: Tensor
     entropy_BT: Tensor
     values_BT: Tensor
+
+
+@dataclass(frozen=True)
+class LeashedOutputs:
+    """`TokenOutputs` and KL(policy || reference) of the state before each response token, exact, in nats; 0 where
+    masked."""
+
+    logprobs_BT: Tensor
+    entropy_BT: Tensor
+    kl_BT: Tensor
