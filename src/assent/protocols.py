@@ -5,7 +5,7 @@ Every class here is a protocol. One contract suite per protocol runs over every 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -87,7 +87,12 @@ class OnlineAlgorithm(Protocol[S_in, B]):
     """Scored rollouts to experience to a loss.
 
     `epochs` passes are made over each experience, each cut at random into `minibatches` optimiser steps.
+    `uses_critic` asks for scored rollouts with a critic's values; `smallest_group` is how many responses of one prompt
+    it needs to learn from.
     """
+
+    uses_critic: ClassVar[bool]
+    smallest_group: ClassVar[int]
 
     @property
     def epochs(self) -> int: ...

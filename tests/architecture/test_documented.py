@@ -104,7 +104,10 @@ def test_the_recipe_of_the_readme_is_a_recipe():
 
 
 def test_the_algorithms_name_files_and_tests_that_exist():
-    text = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    index = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    family = sorted((ROOT / "docs" / "algorithms").glob("*.md"))
+    assert {f"algorithms/{p.name}" for p in family} == set(re.findall(r"\]\((algorithms/[^)]+)\)", index))
+    text = "".join([index, *(p.read_text(encoding="utf-8") for p in family)])
     tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
     assert len(tests) > 10
     missing = [f"{file}::{test}" for file, test in tests if f"def {test}(" not in (ROOT / file).read_text()]

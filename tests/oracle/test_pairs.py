@@ -14,7 +14,7 @@ from assent.algorithms.simpo import SimPO
 from assent.data.batches import ComparisonExample, PairBatches, PairExample, Pairs, pair_batch
 from assent.evals.toy_world import TableForward, Tables
 from assent.records import Preference
-from assent.stages.verify import _dpo, _ipo
+from assent.stages.verify import pairs as claims
 from assent.types import PairBatch, ReferencedPairBatch, Sequences
 
 PAIRS = [((0, 1, 2), (0, 2)), ((0, 0), (0, 1, 1)), ((1, 2, 0), (1, 0, 0)), ((1, 1), (1, 2))]
@@ -92,7 +92,7 @@ def test_the_gradient_is_that_of_the_definition(tmp_path, algorithm, definition,
     assert algorithm.loss(batch, TableForward(policy)).sum().item() / len(PAIRS) == pytest.approx(exact.item())
 
 
-@pytest.mark.parametrize("claim", [_dpo, _ipo], ids=["dpo", "ipo"])
+@pytest.mark.parametrize("claim", [claims.dpo, claims.ipo], ids=["dpo", "ipo"])
 def test_every_pair_in_its_true_proportion_leads_to_the_known_optimum(claim):
     verdict = claim()
     assert verdict.start > 0.2

@@ -40,6 +40,8 @@ class GRPO:
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    uses_critic: ClassVar[bool] = False
+    smallest_group: ClassVar[int] = 2
 
     name: Literal["grpo"] = "grpo"
     epochs: int = 1

@@ -34,6 +34,8 @@ class PPO:
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    uses_critic: ClassVar[bool] = True
+    smallest_group: ClassVar[int] = 1
 
     name: Literal["ppo"] = "ppo"
     epochs: int = 4

@@ -27,6 +27,8 @@ class RLOO:
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    uses_critic: ClassVar[bool] = False
+    smallest_group: ClassVar[int] = 2
     epochs: ClassVar[int] = 1
 
     name: Literal["rloo"] = "rloo"

@@ -24,7 +24,7 @@ from assent.protocols import Scorer
 from assent.records import PromptText, Task
 from assent.stages.generation import sample_responses
 from assent.stages.parts import Generation, ModelRef, answerable, load_policy
-from assent.stages.scorers import GoldRef, RewardSpec, build_scorer
+from assent.stages.scorers import GoldRef, RewardSpec
 from assent.stages.sources import AnyTasks, take
 from assent.track.terminal import SampleRow, sample_table
 from assent.types import Rollout, Sequences
@@ -83,8 +83,8 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     for model in (policy, baseline):
         fitting = {p.id for p in answerable(model, tasks, spec.longest_prompt, spec.generation, context)}
         tasks = [t for t in tasks if t.id in fitting]
-    judge = build_scorer(spec.judge, context, policy)
-    proxy = build_scorer(spec.proxy, context, policy) if spec.proxy is not None else judge
+    judge = spec.judge.scorer(context, policy)
+    proxy = spec.proxy.scorer(context, policy) if spec.proxy is not None else judge
     total = 6 if spec.best_of else 5
 
     def answers(model: CausalModel, part: int, *, greedy: bool) -> Answers:

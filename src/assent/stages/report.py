@@ -30,7 +30,7 @@ from assent.pipeline.artefact import Artefact
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.references import Reference
 from assent.pipeline.run import StageContext
-from assent.stages.scorers import RewardSpec, scorer_name
+from assent.stages.scorers import RewardSpec
 from assent.track.catalogue import lookup
 
 PAGE = "report.html"
@@ -185,7 +185,7 @@ def _curves_over_kl(told: Sequence[Artefact], results: Mapping[str, Any]) -> tup
     curves = []
     for artefact in (a for a in told if a.kind == "rl"):
         rows = [r for r in _lines(artefact.folder / "metrics.jsonl") if "score/gold" in r and "objective/kl" in r]
-        proxy = "score/" + scorer_name(TypeAdapter(RewardSpec).validate_python(artefact.config["rewards"][0]))
+        proxy = "score/" + TypeAdapter(RewardSpec).validate_python(artefact.config["rewards"][0]).label
         points = [
             CurvePoint(r["step"], r["objective/kl"], r[proxy], r["score/gold"])
             for r in rows

@@ -5,16 +5,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from torch import nn
 
-from assent.algorithms.grpo import GRPO
 from assent.algorithms.ppo import PPO
-from assent.algorithms.rloo import RLOO
 from assent.algorithms.sft import SFT
-from assent.config import Frozen, suggestion
+from assent.config import Frozen
 from assent.data.batches import PackedBatches, TokenBatches
 from assent.loops.online import online
 from assent.models.folders import CausalModel, ScalarFolder, load_scalar, save_causal, save_scalar, scalar_from_causal
@@ -27,6 +25,7 @@ from assent.rollout.native import NativeEngine
 from assent.rollout.source import PromptSource
 from assent.stages.first_batch import Rl, SkipChecks, check_rl
 from assent.stages.generation import decoder
+from assent.stages.online_algorithms import AnyAlgorithm
 from assent.stages.parts import (
     MODEL,
     AnyOptimizer,
@@ -40,28 +39,13 @@ from assent.stages.parts import (
     load_policy,
     model_folder,
 )
-from assent.stages.scorers import RewardModelRef, RewardSpec, build_scorer, named_apart
+from assent.stages.scorers import RewardModelRef, RewardSpec, named_apart
 from assent.stages.sources import AnyDemonstrations, AnyDocuments, AnyTasks, take
 from assent.train.checkpoint import StateFile
 from assent.train.guard import KLBudget, KLGuard
 from assent.train.learner import Mixture
 from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping, WeightedScorer
 from assent.types import Loss, Mean, Rollout, Scored, Sequences, TokenBatch
-
-ALGORITHMS = (PPO().name, RLOO().name, GRPO().name)
-
-
-def _named(value: Any) -> Any:
-    """Settings without a name are PPO's; a name that nothing has is refused here, with the nearest that there is."""
-    if not isinstance(value, dict):
-        return value
-    name = value.get("name", PPO().name)
-    if name not in ALGORITHMS:
-        raise ValueError(f"there is no algorithm {name!r}; {suggestion(str(name), ALGORITHMS)}")
-    return {**value, "name": name}
-
-
-AnyAlgorithm = Annotated[PPO | RLOO | GRPO, Field(discriminator="name"), BeforeValidator(_named)]
 
 SAMPLES_KEPT = 8
 """Rollouts of a step that are kept to be read."""
@@ -141,15 +125,13 @@ class RlSpec(StageSpec):
 
     @model_validator(mode="after")
     def _parts_of_the_algorithm(self) -> Self:
-        if isinstance(self.algorithm, PPO):
-            return self
-        name = self.algorithm.name
-        if self.samples_per_prompt < 2:
+        name, smallest = self.algorithm.name, self.algorithm.smallest_group
+        if self.samples_per_prompt < smallest:
             raise ValueError(
-                f"{name} compares the responses to one prompt, so samples_per_prompt must be at least 2; "
+                f"{name} compares the responses to one prompt, so samples_per_prompt must be at least {smallest}; "
                 f"got {self.samples_per_prompt}"
             )
-        if self.critic is not None:
+        if self.critic is not None and not self.algorithm.uses_critic:
             raise ValueError(f"{name} has no critic, so `critic` would change nothing: delete it")
         return self
 
@@ -159,7 +141,7 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
     reference = load_policy(context, spec.reference or spec.policy)
     require_same_tokenizer(policy.tokenizer, reference.tokenizer, role="reference")
     frozen(reference.model)
-    critic = _critic(spec, context, policy) if isinstance(spec.algorithm, PPO) else None
+    critic = _critic(spec, context, policy) if spec.algorithm.uses_critic else None
     temperature = spec.generation.temperature
     forward = ModelForward(policy=policy.model, critic=critic, temperature=temperature)
     roles: dict[str, nn.Module] = {"policy": policy.model} | ({} if critic is None else {"critic": critic})
@@ -220,8 +202,8 @@ def _scoring(
 ) -> RolloutScoring | CriticScoring:
     """What is known of rollouts; the critic's values where the algorithm has a critic."""
     named_apart([*spec.rewards, *spec.watch])
-    weighted = [WeightedScorer(build_scorer(r, context, policy), r.weight) for r in spec.rewards]
-    watched = [WeightedScorer(build_scorer(w, context, policy), 0.0) for w in spec.watch]
+    weighted = [WeightedScorer(r.scorer(context, policy), r.weight) for r in spec.rewards]
+    watched = [WeightedScorer(w.scorer(context, policy), 0.0) for w in spec.watch]
     scoring = RolloutScoring(
         forward.logprobs,
         ModelForward(policy=reference.model, temperature=spec.generation.temperature).logprobs,
@@ -230,7 +212,7 @@ def _scoring(
         kl_control=spec.kl,
         token_budget=spec.optimization.token_budget,
     )
-    return CriticScoring(scoring, forward.values) if isinstance(spec.algorithm, PPO) else scoring
+    return CriticScoring(scoring, forward.values) if spec.algorithm.uses_critic else scoring
 
 
 def _critic(spec: RlSpec, context: StageContext, policy: CausalModel) -> ScalarModel | ValueHead:

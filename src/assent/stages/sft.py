@@ -34,7 +34,7 @@ from assent.stages.parts import (
     fitting,
     load_policy,
 )
-from assent.stages.scorers import RewardSpec, build_scorer
+from assent.stages.scorers import RewardSpec
 from assent.stages.sources import AnyDemonstrations, take
 from assent.train.checkpoint import StateFile
 from assent.types import Mean
@@ -105,7 +105,7 @@ class _Epochs:
         return figures
 
     def _mean_score(self, judge: RewardSpec, generation: Generation) -> float:
-        scorer = build_scorer(judge, self.context, self.causal)
+        scorer = judge.scorer(self.context, self.causal)
         tasks = [Task(f"validation {i}", d.prompt) for i, d in enumerate(self.validation[: self.spec.judged])]
         rollouts = sample_responses(self.causal, tasks, generation, seed=self.context.seed)
         scores = [sum(e.value for e in events) for events in scorer.score(rollouts) if events]

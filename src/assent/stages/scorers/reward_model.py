@@ -1,0 +1,66 @@
+"""Reward models as scorers: a stage, a folder or a hub name."""
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from assent.config import Frozen
+from assent.models.folders import CausalModel, load_scalar
+from assent.models.forward import in_blocks
+from assent.models.tokenizer import encode_prompt, tokenizer_hash
+from assent.pipeline.run import StageContext
+from assent.protocols import Scorer
+from assent.rewards.model import Encode, RewardModelScorer, same_tokens
+from assent.stages.parts import MODEL, ModelRef, frozen, model_folder, require_room, response_ids
+from assent.types import Rollout, Sequences
+
+GUESSING = 0.5
+"""Accuracy of a coin on ordered pairs."""
+
+
+class RewardModelRef(Frozen):
+    """A reward model: `{reward_model: NAME, weight: 1}`, NAME a stage, a folder or a hub name."""
+
+    reward_model: ModelRef
+    weight: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """The stage, or the last part of the folder."""
+        path = Path(self.reward_model)
+        return path.parent.name if path.name == MODEL and path.parent.name else path.name
+
+    def scorer(self, context: StageContext, policy: CausalModel) -> Scorer:
+        _say_doubt(self.reward_model, context)
+        loaded = load_scalar(model_folder(context, self.reward_model))
+        scalar = frozen(loaded.scalar)
+        shared = tokenizer_hash(loaded.tokenizer) == tokenizer_hash(policy.tokenizer)
+
+        def scores(sequences: Sequences) -> torch.Tensor:
+            require_room(scalar.model, int(sequences.lengths_B.max()))
+            return in_blocks(lambda s: (scalar.last_scores(s),), sequences)[0]
+
+        return RewardModelScorer(self.label, same_tokens if shared else _own_tokens(loaded.tokenizer), scores)
+
+
+def _say_doubt(stage: str, context: StageContext) -> None:
+    """Say of a reward model that is about to train or judge if people's held-out choices do not bear it out."""
+    metrics = context.inputs[stage].metrics if stage in context.inputs else {}
+    if not metrics.get("accuracy_low", 1.0) > GUESSING:
+        low, high = metrics["accuracy_low"], metrics["accuracy_high"]
+        context.say(
+            f"  ! {stage}: held-out accuracy {metrics['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}, cannot "
+            "be told from guessing; what it rewards or prefers says nothing of what people would"
+        )
+
+
+def _own_tokens(tokenizer: PreTrainedTokenizerBase) -> Encode:
+    """For a reward model with another tokenizer: the text, under its own template; to a dialogue without one, it cannot
+    listen, and the first batch says so."""
+
+    def encode(rollout: Rollout) -> tuple[list[int], list[int]]:
+        prompt = encode_prompt(tokenizer, rollout.prompt.source)
+        return prompt, response_ids(tokenizer, rollout.prompt.source, rollout.text, end=rollout.ended)
+
+    return encode

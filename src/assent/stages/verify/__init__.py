@@ -1,0 +1,19 @@
+"""`assent verify`: every algorithm on a world whose optimum is known, through the real loop.
+
+The table says how far each ends from where the mathematics says it must. It is what a user runs to trust an
+installation, and what a test runs to trust a change.
+"""
+
+from collections.abc import Callable
+
+from assent.stages.verify.online import grpo, ppo, rloo
+from assent.stages.verify.pairs import dpo, ipo
+from assent.stages.verify.supervised import reward_model, sft
+from assent.stages.verify.worlds import Verdict
+
+CLAIMS: tuple[Callable[[], Verdict], ...] = (sft, reward_model, dpo, ipo, ppo, rloo, grpo)
+
+
+def verify() -> list[Verdict]:
+    """Train every algorithm that claims an optimum, from the same start, and measure where it ends."""
+    return [run() for run in CLAIMS]

@@ -1,0 +1,59 @@
+"""What is fitted to data alone: SFT and the reward model."""
+
+import torch
+from torch import Tensor
+
+from assent.algorithms.reward_model import RewardModel
+from assent.algorithms.sft import SFT
+from assent.evals import toy_world as toy
+from assent.stages.verify.worlds import PROMPTS, TOLERANCE, VOCABULARY, Verdict, fit, world
+from assent.types import ComparisonBatch, Sequences, TokenBatch
+
+
+def sft() -> Verdict:
+    """The policy must become the distribution of the demonstrations."""
+    policy, target, _ = world()
+    wanted = target.distribution().detach()
+    start = toy.total_variation(policy.distribution().detach(), wanted)
+    counts = (wanted / wanted.sum() * 900).round().long()
+    rows = [(x, a, b) for x, a, b in counts.nonzero().tolist() for _ in range(int(counts[x, a, b]))]
+    batch = TokenBatch(Sequences.of([[x] for x, _, _ in rows], [[a, b] for _, a, b in rows]))
+    fit(policy, batch, SFT(), steps=200)
+    observed = counts / counts.sum((1, 2), keepdim=True)
+    end = toy.total_variation(policy.distribution().detach(), observed.double())
+    return Verdict("sft", "the demonstrations' distribution", start, end, TOLERANCE)
+
+
+def reward_model() -> Verdict:
+    """Fed with every pair in its true proportion, score differences must become the true ones."""
+    tables, _, rewards = world()
+    responses = [(x, a, b) for x in range(PROMPTS) for a in range(VOCABULARY) for b in range(VOCABULARY)]
+    pairs = [(i, j) for i, r in enumerate(responses) for j, s in enumerate(responses) if i != j and r[0] == s[0]]
+    copies = 60
+    better: list[int] = []
+    worse: list[int] = []
+    members: list[tuple[int, int, int]] = []
+    for i, j in pairs:
+        times = round(copies * torch.sigmoid(rewards[responses[i]] - rewards[responses[j]]).item())
+        for _ in range(times):
+            base = len(members)
+            members += [responses[i], responses[j]]
+            better.append(base)
+            worse.append(base + 1)
+    batch = ComparisonBatch(
+        Sequences.of([[x] for x, _, _ in members], [[a, b] for _, a, b in members]),
+        torch.full((len(better),), 2),
+        torch.tensor(better),
+        torch.tensor(worse),
+        torch.arange(len(better)),
+        torch.zeros(len(better), dtype=torch.float64),
+    )
+    truth = _centred(rewards)
+    start = truth.abs().max().item()
+    fit(tables, batch, RewardModel(), steps=200)
+    end = (_centred(tables.scores_XVV.detach()) - truth).abs().max().item()
+    return Verdict("reward_model", "the true score differences", start, end, 5 * TOLERANCE)
+
+
+def _centred(scores_XVV: Tensor) -> Tensor:
+    return scores_XVV - scores_XVV.mean((1, 2), keepdim=True)
