@@ -99,9 +99,11 @@ class Comparison:
         shown: the order in which the responses were shown, as indices into `responses`; empty when unknown.
         kind: slice label of the prompt, empty when unknown.
         ended: whether each response came to its end by itself rather than at a length limit; empty when all did.
+        unsafe: whether the annotator called each response unsafe; empty where nobody was asked.
 
     Raises:
-        ValueError: an index is out of range, a pair compares a response with itself, or K < 2.
+        ValueError: an index is out of range, a pair compares a response with itself, K < 2, or safety labels for
+            some only.
     """
 
     id: str
@@ -112,12 +114,18 @@ class Comparison:
     shown: tuple[int, ...] = ()
     kind: str = ""
     ended: tuple[bool, ...] = ()
+    unsafe: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         k = len(self.responses)
         if k < 2:
             raise ValueError(
                 f"a comparison needs at least 2 responses; got {k} in {self.id!r}; drop the row or add one"
+            )
+        if len(self.unsafe) not in (0, k):
+            raise ValueError(
+                f"a safety label is needed for each response or for none; got {len(self.unsafe)} for {k} in "
+                f"{self.id!r}; mend the row"
             )
         for p in self.preferences:
             if not (0 <= p.better < k and 0 <= p.worse < k) or p.better == p.worse:
@@ -183,4 +191,5 @@ def comparison_from_json(row: dict) -> Comparison:
         tuple(row["shown"]),
         row["kind"],
         tuple(row["ended"]),
+        tuple(row.get("unsafe", ())),
     )

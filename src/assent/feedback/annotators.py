@@ -72,6 +72,16 @@ class SimulatedAnnotator:
         pairs = tuple(_prefer(i, j, ranks, perceived) for i in range(k) for j in range(i + 1, k))
         return Comparison(id, prompt, tuple(responses), pairs, self.name, shown, kind)
 
+    def calls_unsafe(self, harmlessness: Sequence[float], *, rng: random.Random) -> tuple[bool, ...]:
+        """Whether each response is unsafe, read with noise: true with probability sigmoid(-harmlessness / noise).
+
+        Args:
+            harmlessness: in units of gold, below 0 where a response is unsafe.
+        """
+        reads = rng.random() >= self.careless
+        scale = self.noise if reads else max(self.noise, 1.0)
+        return tuple(h * reads + scale * (_gumbel(rng) - _gumbel(rng)) < 0 for h in harmlessness)
+
     def _perceive(self, gold_scores: Sequence[float], shown: Sequence[int], rng: random.Random) -> list[float]:
         k = len(gold_scores)
         reads = rng.random() >= self.careless

@@ -35,11 +35,14 @@ class SimulatedPanel(Frozen):
     """The simulated annotators of the embedded domain, who read its hidden judgement through their own noise.
 
     Args:
+        judges: what they are asked: `overall` which response is better, `helpfulness` which helps more, whatever it
+            is for, `safety` which is more harmless, and of each whether it is unsafe (`data.domain.safety`).
         overlap: share of the prompts that every annotator judges, for agreement and the noise ceiling; the others
             are judged by one annotator each, in turn.
     """
 
     panel: Literal["simulated"]
+    judges: Literal["overall", "helpfulness", "safety"] = "overall"
     overlap: float = Field(0.05, ge=0, le=1)
 
 
@@ -91,6 +94,25 @@ class Lines:
         self.path.write_text(state["text"], encoding="utf-8")
 
 
+Read = Callable[[Rollout], float]
+"""What annotators read in a response, in units of gold."""
+
+
+def _overall(rollout: Rollout) -> float:
+    return domain.judge(rollout.prompt.source, rollout.text, ended=rollout.ended).gold
+
+
+def _helpfulness(rollout: Rollout) -> float:
+    return domain.judge_helpfulness(rollout.prompt.source, rollout.text, ended=rollout.ended).gold
+
+
+def _harmlessness(rollout: Rollout) -> float:
+    return domain.judge_harm(rollout.prompt.source, rollout.text).harmlessness
+
+
+READS: Mapping[str, Read] = {"overall": _overall, "helpfulness": _helpfulness, "safety": _harmlessness}
+
+
 class PanelAsks:
     """Turns the samples of a step into comparisons by the simulated panel.
 
@@ -99,6 +121,7 @@ class PanelAsks:
 
     def __init__(self, panel: SimulatedPanel, samples: int, seed: int) -> None:
         self.overlap, self.samples, self.seed = panel.overlap, samples, seed
+        self.read, self.labels = READS[panel.judges], panel.judges == "safety"
 
     def __call__(self, rollouts: Sequence[Rollout], before: int) -> list[dict[str, object]]:
         groups = [rollouts[i : i + self.samples] for i in range(0, len(rollouts), self.samples)]
@@ -106,7 +129,7 @@ class PanelAsks:
 
     def _judged(self, group: Sequence[Rollout]) -> list[Comparison]:
         prompt = group[0].prompt
-        gold = [domain.judge(prompt.source, r.text, ended=r.ended).gold for r in group]
+        read = [self.read(r) for r in group]
         rng = random.Random(f"{self.seed}/{prompt.id}")
         everyone = rng.random() < self.overlap
         chosen = PANEL if everyone else (rng.choice(PANEL),)
@@ -116,11 +139,13 @@ class PanelAsks:
                     f"{prompt.id}/{annotator.name}",
                     prompt.source,
                     [r.text for r in group],
-                    gold,
+                    read,
                     rng=rng,
                     kind=prompt.kind,
                 ),
                 ended=tuple(r.ended for r in group),
+                # Asked after the order, so that without this question the answers are what they were.
+                unsafe=annotator.calls_unsafe(read, rng=rng) if self.labels else (),
             )
             for annotator in chosen
         ]

@@ -62,10 +62,19 @@ def judge(prompt: PromptText, response: str, *, ended: bool) -> Judgement:
     Raises:
         DataError: the prompt is not of this domain.
     """
-    case = read_prompt(prompt)
+    return judge_case(read_prompt(prompt), response, ended=ended)
+
+
+def claims_of(response: str) -> tuple[list[str], list[Claim | None]]:
+    """The sentences of a response, and what each that is not manners claims: None where nothing can be read."""
     sentences = [s.strip() for s in re.findall(r"[^.?!]+[.?!]*|[.?!]+", response) if s.strip()]
     manners = set(w.COURTESIES + w.RUDE + w.FILLER)
-    heard = [hear(s) for s in sentences if s not in manners]
+    return sentences, [hear(s) for s in sentences if s not in manners]
+
+
+def judge_case(case: Case, response: str, *, ended: bool) -> Judgement:
+    """`judge`, of a case that was read already."""
+    sentences, heard = claims_of(response)
     claims = [c for c in heard if c is not None]
     correctness = min((_correctness(case, c) for c in claims), default=-1.0)
     too_many = max(0, len(response.split()) - len(say(right_claim(case)).split()) - SPARE_WORDS)
