@@ -48,12 +48,14 @@ class Task:
         prompt: what the policy is given.
         split: `train` or `held_out`; the two never share a prompt.
         kind: a label for slices of the report, such as `summary` or `refusal`; empty when unknown.
+        answer: the reference answer that a response can be checked against; empty when there is none.
     """
 
     id: str
     prompt: PromptText
     split: str = "train"
     kind: str = ""
+    answer: str = ""
 
 
 class Degree(StrEnum):

@@ -300,6 +300,14 @@ class TestFormats:
         assert made.train[1].preferences == (Preference(1, 0), Preference(0, 2, tie=True), Preference(1, 2))
         assert made.report.left_out == {"a reply without a rank": 1, "a branch that begins with a deleted message": 1}
 
+    def test_a_reference_answer_is_read_whole_or_after_a_mark(self, lines):
+        path = lines({"prompt": "1 + 1", "a": "so #### 3, no: #### 2 "}, {"prompt": "2 + 1", "a": "#### 3"})
+        marked = spec(path, {"format": "tasks", "answer": "a", "answer_after": "####"}).read().train
+        assert [t.answer for t in marked] == ["2", "3"]
+        whole = spec(path, {"format": "tasks", "answer": "a"}).read().train
+        assert [t.answer for t in whole] == ["so #### 3, no: #### 2", "#### 3"]
+        assert [t.answer for t in spec(path, {"format": "tasks"}).read().train] == ["", ""]
+
     def test_tasks_know_their_side(self, lines):
         path = lines(*[{"prompt": f"p{i}", "topic": "t"} for i in range(40)])
         made = spec(path, {"format": "tasks", "kind": "topic"}, held_out=0.5).read()
@@ -391,6 +399,8 @@ BAD: dict[str, tuple[Any, Any, str]] = {
         r"'v' must hold 0 \(tie\), 1 \(the first\) or 2 \(the second\)\n  got: 3",
     ),
     "no tree": ("oasst_trees", {"prompt": {"text": "x"}}, "lacks its text, role or replies"),
+    "no mark": ({"format": "tasks", "answer": "a", "answer_after": "####"}, {"prompt": "p", "a": "7"}, "after '####'"),
+    "no answer": ({"format": "tasks", "answer": "a", "answer_after": "#"}, {"prompt": "p", "a": "7 #"}, "an answer"),
     "no identity": ({"format": "tasks", "id": "n"}, {"prompt": "p", "n": None}, "must hold an identity"),
 }
 

@@ -107,6 +107,13 @@ def test_gsm8k(data_folder):
     check_disjoint(train, test)
 
 
+def test_gsm8k_answers(data_folder):
+    format = {"format": "tasks", "prompt": "question", "answer": "answer", "answer_after": "####"}
+    made = read(data_folder, "gsm8k/train.jsonl", format).train
+    assert made[0].answer == "72" and len(made) == 7473
+    assert all(float(t.answer.replace(",", "")) > -1e9 for t in made), "every answer is a number"
+
+
 def test_gsm8k_held_out_by_prompt(data_folder):
     made = read(data_folder, "gsm8k/train.jsonl", {"format": "tasks", "prompt": "question"}, held_out=0.1, seed=4)
     assert len(made.train) + len(made.held_out) == 7473 and 640 < len(made.held_out) < 860

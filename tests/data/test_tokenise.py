@@ -72,9 +72,10 @@ def test_one_over_long_response_drops_its_comparison():
 
 
 def test_tasks_become_prompts():
-    made, report = tokenise_tasks([Task("t1", "ab", kind="k"), Task("t2", "abcd")], encode_prompt, Budget())
+    made, report = tokenise_tasks([Task("t1", "ab", kind="k", answer="7"), Task("t2", "abcd")], encode_prompt, Budget())
     first = made[0]
     assert (first.id, first.source, first.token_ids, first.kind) == ("t1", "ab", (1, ord("a"), ord("b")), "k")
+    assert (first.answer, made[1].answer) == ("7", "")
     assert report.prompt_tokens == 8 and report.response_tokens == 0
 
 

@@ -385,11 +385,19 @@ def _is_tree(node: Any) -> bool:
 
 
 class Tasks(Frozen):
-    """Prompts to answer."""
+    """Prompts to answer.
+
+    Args:
+        answer: column with the reference answer that rules check responses against; null when there is none.
+        answer_after: the answer is what follows the last of these marks in its column, as `####` in GSM8K.
+        id, kind: columns; by default file and line, and unknown.
+    """
 
     format: Literal["tasks"] = "tasks"
     path: DataPath
     prompt: PromptColumns = "prompt"
+    answer: str | None = None
+    answer_after: Annotated[str, Field(min_length=1)] | None = None
     id: str | None = None
     kind: str | None = None
     reading: Reading = Reading()
@@ -398,7 +406,23 @@ class Tasks(Frozen):
         return read_data(self.path, self.reading, self.records)
 
     def records(self, row: Row) -> Iterator[Task]:
-        yield Task(_identity(row, self.id), read_prompt(self.prompt, row), kind=_label(row, self.kind))
+        answer = "" if self.answer is None else _answer(row, self.answer, self.answer_after)
+        prompt, kind = read_prompt(self.prompt, row), _label(row, self.kind)
+        yield Task(_identity(row, self.id), prompt, kind=kind, answer=answer)
+
+
+def _answer(row: Row, column: str, mark: str | None) -> str:
+    """The reference answer in a column."""
+    said = text(row, column)
+    answer = said if mark is None else said.rpartition(mark)[2] if mark in said else ""
+    if answer.strip():
+        return answer.strip()
+    raise DataError(
+        f"the column {column!r} must hold an answer" + ("" if mark is None else f" after {mark!r}"),
+        got=brief(said),
+        why="a rule would have nothing to check a response against",
+        fix="mend the row or leave it out, or name another mark in `answer_after`",
+    )
 
 
 DemonstrationData = Annotated[Demonstrations | Messages, Field(discriminator="format")]

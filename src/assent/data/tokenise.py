@@ -130,7 +130,8 @@ def tokenise_tasks(tasks: Sequence[Task], prompt: EncodePrompt, budget: Budget) 
     """
     encoded: list[tuple[Sequence[int], list[Sequence[int]]]] = [(prompt(t.prompt), []) for t in tasks]
     kept, report = within(encoded, budget, "prompts")
-    return [Prompt(tasks[i].id, tasks[i].prompt, tuple(encoded[i][0]), tasks[i].kind) for i in kept], report
+    chosen = [(tasks[i], tuple(encoded[i][0])) for i in kept]
+    return [Prompt(t.id, t.prompt, ids, t.kind, t.answer) for t, ids in chosen], report
 
 
 def within(

@@ -136,7 +136,7 @@ def evaluate_loss(batches: Iterator[Batch], algorithm: OfflineAlgorithm, forward
 
 
 def prompt_of(policy: CausalModel, task: Task) -> Prompt:
-    return Prompt(task.id, task.prompt, tuple(encode_prompt(policy.tokenizer, task.prompt)), task.kind)
+    return Prompt(task.id, task.prompt, tuple(encode_prompt(policy.tokenizer, task.prompt)), task.kind, task.answer)
 
 
 def example_of(policy: CausalModel, demonstration: Demonstration) -> TokenExample:

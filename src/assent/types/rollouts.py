@@ -14,12 +14,14 @@ class Prompt:
         source: what was asked, as text or dialogue; scorers with another tokenizer re-render it.
         token_ids: the policy's tokens, at least one.
         kind: slice label, empty when unknown.
+        answer: the task's reference answer, for rules; empty when there is none. The policy never sees it.
     """
 
     id: str
     source: PromptText
     token_ids: tuple[int, ...]
     kind: str = ""
+    answer: str = ""
 
     def __post_init__(self) -> None:
         if not self.token_ids:
