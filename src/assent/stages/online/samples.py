@@ -1,0 +1,72 @@
+"""Rollouts kept to be read."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from assent.protocols import Scoring, State
+from assent.types import Mean, Rollout, Scored
+
+SAMPLES_KEPT = 8
+"""Rollouts of a step that are kept to be read."""
+
+
+class SampleBook:
+    """Scoring that also keeps a few rollouts of each step to be read, in a file that follows the saved state."""
+
+    def __init__(self, scoring: Scoring, path: Path, *, per_epoch: int) -> None:
+        self.scoring, self.path, self.per_epoch = scoring, path, per_epoch
+        self.step, self.asked, self.episodes = 0, 0, 0
+        self.last: dict[str, float] = {}
+        path.write_text("", encoding="utf-8")
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> Scored:
+        scored = self.scoring(rollouts)
+        stride = max(1, len(scored.rollouts) // SAMPLES_KEPT)
+        with self.path.open("a", encoding="utf-8") as file:
+            for row in range(0, len(scored.rollouts), stride):
+                rollout = scored.rollouts[row]
+                scores = {n.name: n.scores_B[row].item() for n in scored.scores}
+                line = {
+                    "step": self.step,
+                    "prompt": rollout.prompt.source,
+                    "response": rollout.text,
+                    "ended": rollout.ended,
+                    "scores": scores,
+                }
+                file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+        self.step += 1
+        self.asked += len(rollouts)
+        self.episodes += len(scored.rollouts)
+        counts = {"episode": Mean(self.episodes, 1), "epoch": Mean(self.asked / self.per_epoch, 1)}
+        scored = replace(scored, metrics={**scored.metrics, **counts})
+        self.last = {n: m.value for n, m in scored.metrics.items()}
+        return scored
+
+    def newest_responses(self, count: int) -> list[str]:
+        """Of those kept to be read."""
+        lines = self.path.read_text(encoding="utf-8").splitlines()[-count:]
+        return [json.loads(line)["response"] for line in lines]
+
+    def closing_figures(self) -> dict[str, float]:
+        """Of the last batch of rollouts."""
+        names = ("objective/kl", "objective/scores", "response/length", "response/ended")
+        return {n: self.last[n] for n in names if n in self.last} | {
+            n: v for n, v in self.last.items() if n.startswith("score/")
+        }
+
+    def state_dict(self) -> State:
+        text = self.path.read_text(encoding="utf-8")
+        return {
+            "scoring": self.scoring.state_dict(),
+            "counts": [self.step, self.asked, self.episodes],
+            "text": text,
+            "last": dict(self.last),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.scoring.load_state_dict(state["scoring"])
+        self.step, self.asked, self.episodes = state["counts"]
+        self.last = state["last"]
+        self.path.write_text(state["text"], encoding="utf-8")
