@@ -271,7 +271,6 @@ def override(tree: Tree, key: str, value: Any) -> Tree:
     Raises:
         ConfigError: the key leads through a value that is neither a mapping nor a list.
     """
-    parts = key.split(".")
     where: list[str | int] = []
 
     def replace(node: Any, rest: list[str]) -> Any:
@@ -285,10 +284,12 @@ def override(tree: Tree, key: str, value: Any) -> Tree:
             return [replace(x, rest[1:]) if i == int(part) else x for i, x in enumerate(node)]
         if not (node is None or isinstance(node, dict)):
             raise _bad_override(key, where, repr(node), "nothing further; set the value itself")
+        if node and (both := ".".join(rest[:2])) in node:  # the stages of a round have a dot in their names
+            part, rest = both, rest[1:]
         where.append(part)
         return {**(node or {}), part: replace((node or {}).get(part), rest[1:])}
 
-    data = replace(tree.data, parts)
+    data = replace(tree.data, key.split("."))
     gone = {at: line for at, line in tree.lines.items() if at[: len(where)] != tuple(where)}
     return Tree(tree.name, data, gone)
 

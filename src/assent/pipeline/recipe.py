@@ -8,7 +8,8 @@
       sft: {do: sft, model: pretrain, epochs: 3}
 
 `do` names what is done; the other keys are the fields of that stage's spec. The table of what can be done is a value
-that the composition root hands in, so nothing registers itself anywhere.
+that the composition root hands in, so nothing registers itself anywhere. `do: rounds` stands for several stages
+several times over and is written out first (`assent.pipeline.rounds`).
 """
 
 import hashlib
@@ -37,6 +38,8 @@ from assent.config import (
 )
 from assent.pipeline.references import externals as externals_of
 from assent.pipeline.references import references, split_references
+from assent.pipeline.rounds import KIND as ROUNDS
+from assent.pipeline.rounds import expand
 
 if TYPE_CHECKING:
     from assent.pipeline.run import StageContext
@@ -122,7 +125,8 @@ class _Header(Frozen):
     stages: dict[str, dict[str, Any]]
 
 
-_STAGE_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+_STAGE_NAME = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z][a-z0-9_-]*)?")
+"""A dot stands between a round and a stage of it."""
 
 
 def load_recipe(path: Path | str, table: Mapping[str, Stage], overrides: Sequence[str] = ()) -> Recipe:
@@ -140,7 +144,7 @@ def parse_recipe(text: str, table: Mapping[str, Stage], overrides: Sequence[str]
 
 
 def _build(tree: Tree, table: Mapping[str, Stage], overrides: Sequence[str], stem: str) -> Recipe:
-    tree = _override(tree, overrides)
+    tree, late = _override(tree, overrides)
     header, problems = validate(_Header, tree.data, tree)
     if header is None:
         refuse(problems, tree.name)
@@ -148,6 +152,9 @@ def _build(tree: Tree, table: Mapping[str, Stage], overrides: Sequence[str], ste
     tree, problems = substitute(tree, "stages", header.parameters)
     if not header.stages:
         problems.append(Problem(("stages",), "there is no stage", "add one, as `sft: {do: sft, ...}`"))
+    tree, wrong = expand(tree)
+    problems += wrong
+    tree = _override_rounds(tree, late)
     stages: dict[str, StageSpec] = {}
     parents: dict[str, tuple[str, ...]] = {}
     externals: dict[str, tuple[str, ...]] = {}
@@ -175,16 +182,22 @@ def _once(problems: Sequence[Problem]) -> list[Problem]:
     return sorted(by_place.values(), key=lambda p: p.line or 0)
 
 
-def _override(tree: Tree, overrides: Sequence[str]) -> Tree:
-    """Apply `key=value`: a name without a dot that is a parameter sets it, anything else is a path into the recipe."""
-    problems = []
+def _override(tree: Tree, overrides: Sequence[str]) -> tuple[Tree, list[str]]:
+    """Apply `key=value`: a name without a dot that is a parameter sets it, anything else is a path into the recipe.
+
+    Returns the tree, and what is for one round alone and must wait until the rounds are written out.
+    """
+    problems, late = [], []
     for text in overrides:
         key, value = split_assignment(text)
         declared, stages = (x if isinstance(x := tree.data.get(k), dict) else {} for k in ("parameters", "stages"))
         top, _, rest = key.partition(".")
         if key in declared:
             tree = override(tree, f"parameters.{key}", value)
-        elif top == "stages" and (stage := rest.partition(".")[0]) not in stages:
+        elif top == "stages" and _is_of_a_round(rest, stages):
+            late.append(text)
+        elif top == "stages" and not _begins_with_a_stage(rest, stages):
+            stage = rest.partition(".")[0]
             problems.append(Problem((key,), f"there is no stage {stage!r}", suggestion(stage, stages)))
         elif top in ("name", "seed", "parameters", "stages"):
             tree = override(tree, key, value)
@@ -192,6 +205,33 @@ def _override(tree: Tree, overrides: Sequence[str]) -> Tree:
             fix = "begin the path with stages., as stages.sft.epochs=3"
             fix = fix if rest else suggestion(key, [*declared, "name", "seed"])
             problems.append(Problem((key,), "it is neither a parameter nor a key of the recipe", fix))
+    refuse(problems, "the command line")
+    return tree, late
+
+
+def _begins_with_a_stage(path: str, stages: Mapping[str, Any]) -> bool:
+    """Whether a dotted path leads into a stage; the name of a stage of a round has a dot itself."""
+    parts = path.split(".")
+    return parts[0] in stages or ".".join(parts[:2]) in stages
+
+
+def _is_of_a_round(path: str, stages: Mapping[str, Any]) -> bool:
+    """Whether a dotted path begins like the name of a stage that a block of rounds is written out to."""
+    block, _, number = path.partition(".")[0].rpartition("_")
+    return number.isdigit() and isinstance(stages.get(block), dict) and stages[block].get("do") == ROUNDS
+
+
+def _override_rounds(tree: Tree, overrides: Sequence[str]) -> Tree:
+    """Apply what is for one round alone."""
+    problems = []
+    for text in overrides:
+        key, value = split_assignment(text)
+        path, stages = key.removeprefix("stages."), tree.data["stages"]
+        if _begins_with_a_stage(path, stages):
+            tree = override(tree, key, value)
+        else:
+            stage = ".".join(path.split(".")[:2])
+            problems.append(Problem((key,), f"there is no stage {stage!r}", suggestion(stage, stages)))
     refuse(problems, "the command line")
     return tree
 

@@ -72,9 +72,16 @@ def looks_like_path(name: str) -> bool:
 
 
 def _near_miss(value: str, stages: Sequence[str]) -> str | None:
-    """The stage name that `value` is probably a slip of; 0.8 lets one wrong letter in four through, `gpt2` not."""
+    """The stage name that `value` is probably a slip of; 0.8 lets one wrong letter in four through, `gpt2` not.
+
+    A stage of a round without its round is one too, `ppo` for `round_2.ppo`, and so is one with a round that is not.
+    """
     if "/" in value or Path(value).exists():
         return None
+    of_a_round = value.rpartition(".")[2]
+    for stage in reversed(stages):
+        if stage.partition(".")[2] == of_a_round:
+            return stage
     found = difflib.get_close_matches(value, stages, n=1, cutoff=0.8)
     return found[0] if found else None
 
