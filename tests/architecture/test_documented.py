@@ -6,6 +6,7 @@ from itertools import chain
 
 import pytest
 from source_tree import PACKAGE, ROOT, pages, shown, tree_of
+from tests.mutation.slips import SLIPS
 
 from assent.config import Frozen
 from assent.data import formats as files
@@ -114,3 +115,9 @@ def test_the_algorithms_name_files_and_tests_that_exist():
     assert not missing
     for algorithm in (PACKAGE / "algorithms").glob("[a-z]*.py"):
         assert shown(algorithm) in text, "an algorithm without its equation and its test"
+
+
+def test_every_algorithm_has_slips_planted_in_it():
+    """Three or more in `tests/mutation/slips.py`, which the tests named there must catch: run tests/mutation -k NAME."""
+    files = {p.stem for p in (PACKAGE / "algorithms").glob("*.py")} - {"__init__"}
+    assert {name for name, of in SLIPS.items() if len(of.slips) >= 2} == files

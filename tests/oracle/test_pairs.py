@@ -17,7 +17,7 @@ from assent.records import Preference
 from assent.stages.verify import pairs as claims
 from assent.types import PairBatch, ReferencedPairBatch, Sequences
 
-PAIRS = [((0, 1, 2), (0, 2)), ((0, 0), (0, 1, 1)), ((1, 2, 0), (1, 0, 0)), ((1, 1), (1, 2))]
+PAIRS = [((0, 1, 2), (0, 2)), ((0, 0), (0, 1, 1)), ((1, 2, 0), (1, 0, 0)), ((1, 1), (1, 2)), ((1, 0), (1, 2, 2))]
 """Prompt and response of the preferred and of the other side; responses of one and two tokens."""
 
 

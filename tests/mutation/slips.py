@@ -1,0 +1,140 @@
+"""One-line mistakes that a person could make in an algorithm, with the tests that must catch them.
+
+A test of the mathematics is named for each file: gradients and values against a definition, never the code restated.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Slips:
+    """The slips of one file of `assent.algorithms`.
+
+    Args:
+        tests: files, or tests within them, that the file must pass and every slip must fail.
+        slips: what stands there, and what stands there instead; the first occurrence is replaced.
+        survivors: slips that no test tells apart, with the reason.
+    """
+
+    tests: tuple[str, ...]
+    slips: tuple[tuple[str, str], ...]
+    survivors: tuple[tuple[str, str, str], ...] = ()
+
+
+PAIRS = ("tests/oracle/test_pairs.py",)
+SINGLE, GROUPS = "tests/oracle/test_enumeration.py", "tests/oracle/test_group_enumeration.py"
+
+SLIPS: dict[str, Slips] = {
+    "sft": Slips(
+        (f"{SINGLE}::test_sft_gradient_is_the_gradient_of_the_cross_entropy", "tests/contracts"),
+        (
+            ("per_token = -forward", "per_token = forward"),
+            ("Loss(per_token, mask,", "Loss(per_token, mask | True,"),
+        ),
+    ),
+    "reward_model": Slips(
+        (f"{SINGLE}::test_reward_model_gradient_is_the_gradient_of_instructgpt_loss", "tests/contracts"),
+        (
+            ("scores[batch.better_P], scores[batch.worse_P]", "scores[batch.worse_P], scores[batch.better_P]"),
+            ("margin=batch.margin_P", "margin=0.0"),
+            ("/ pairs.clamp(min=1)", ""),
+            ("index_add(0, batch.group_P, per_pair)", "index_add(0, 0 * batch.group_P, per_pair)"),
+        ),
+    ),
+    "dpo": Slips(
+        PAIRS,
+        (
+            ("beta=self.beta,", "beta=2 * self.beta,"),
+            ("*sides(sums_B), *sides(batch.ref_logprobs_B)", "*sides(batch.ref_logprobs_B), *sides(sums_B)"),
+            ("label_smoothing=self.label_smoothing", "label_smoothing=0.0"),
+            ("self.nll_weight * chosen", "chosen"),
+            ("per_pair - self.nll_weight", "per_pair + self.nll_weight"),
+            ("chosen, _ = sides(per_token(batch, sums_B))", "chosen, _ = sides(sums_B)"),
+            ("chosen, _ = sides(per_token", "_, chosen = sides(per_token"),
+            ("(sums_B - batch.ref_logprobs_B)", "sums_B"),
+        ),
+    ),
+    "ipo": Slips(
+        PAIRS,
+        (
+            ("ref_B = per_token(batch, batch.ref_logprobs_B)", "ref_B = batch.ref_logprobs_B"),
+            ("*sides(per_token(batch, sums_B))", "*sides(sums_B)"),
+            ("self.beta * per_token(batch, sums_B - batch.ref_logprobs_B)", "self.beta * per_token(batch, sums_B)"),
+        ),
+    ),
+    "simpo": Slips(
+        PAIRS,
+        (
+            ("means_B = per_token(batch, sums_B)", "means_B = sums_B"),
+            ("gamma=self.gamma", "gamma=0.0"),
+            ("return self.beta * per_token", "return per_token"),
+        ),
+    ),
+    "orpo": Slips(
+        PAIRS,
+        (
+            ("means_B = per_token(batch, sums_B)", "means_B = sums_B / 2"),
+            ("weight=self.weight", "weight=1.0"),
+            ("return per_token(batch, sums_of(batch, forward))", "return sums_of(batch, forward)"),
+        ),
+    ),
+    "_pairs": Slips(
+        PAIRS,
+        (
+            ("forward.logprobs(sequences), 0.0).sum(1)", "forward.logprobs(sequences), 0.0).mean(1)"),
+            ("sums_B / batch.sequences.mask_BT.sum(1)", "sums_B / batch.sequences.mask_BT.shape[1]"),
+            ("rows_B[0::2], rows_B[1::2]", "rows_B[1::2], rows_B[0::2]"),
+            ("chosen - rejected)", "rejected - chosen)"),
+            ("Mean.of((chosen > rejected).float()", "Mean.of((chosen < rejected).float()"),
+        ),
+    ),
+    "ppo": Slips(
+        (SINGLE, "tests/oracle/test_ppo_definition.py"),
+        (
+            ("kl_coef=scored.kl_coef", "kl_coef=0.0"),
+            ("scored.old_logprobs_BT, scored.ref_logprobs_BT,", "scored.ref_logprobs_BT, scored.old_logprobs_BT,"),
+            ("gamma=self.gamma, lam=self.lam", "gamma=self.gamma, lam=1.0"),
+            ("gamma=self.gamma, lam=self.lam", "gamma=1.0, lam=self.lam"),
+            ("advantages = masked.whiten(advantages, mask)", "targets = masked.whiten(targets, mask)"),
+            ("masked.whiten(rewards, mask, shift_mean=False)", "masked.whiten(rewards, mask)"),
+            ("log_ratio = outputs", "log_ratio = 2 * batch.old_logprobs_BT - outputs"),
+            ("clip_low=self.clip_low", "clip_low=self.clip_high"),
+            ("clip_high=self.clip_high", "clip_high=self.clip_low"),
+            ("dual_clip=self.dual_clip", "dual_clip=None"),
+            ("self.value_coef * value_loss - self.entropy_coef", "value_loss - self.entropy_coef"),
+            ("- self.entropy_coef * outputs", "+ self.entropy_coef * outputs"),
+            ("batch.returns_BT, clip=self.value_clip", "batch.returns_BT, clip=None"),
+            ("batch.old_values_BT, batch.returns_BT", "batch.returns_BT, batch.old_values_BT"),
+            ("if step < self.critic_warmup_steps", "if step <= self.critic_warmup_steps"),
+            ("moved.value > limit", "moved.value < limit"),
+            ("0.5 * log_ratio.detach().square()", "log_ratio.detach().square()"),
+            ("(ratio < 1 - self.clip_low) |", "(ratio < 1 - self.clip_low) &"),
+        ),
+    ),
+    "rloo": Slips(
+        (GROUPS,),
+        (
+            ("kl_coef=scored.kl_coef", "kl_coef=0.0"),
+            (").sum(1)\n        groups_B", ").mean(1)\n        groups_B"),
+            ("advantages.leave_one_out(", "advantages.group_relative("),
+            ("ConstantLength(1)", "ConstantLength(2)"),
+            ("batch.weights_BT * policy.policy_gradient", "0.5 * policy.policy_gradient"),
+            ("rewards_B[together_B], groups_B[together_B]", "rewards_B[together_B], 0 * groups_B[together_B]"),
+        ),
+    ),
+    "grpo": Slips(
+        (GROUPS,),
+        (
+            ("scale_by_std=self.scale_by_std", "scale_by_std=True"),
+            ("scale_by_std=self.scale_by_std", "scale_by_std=False"),
+            ("log_ratio = outputs", "log_ratio = 2 * batch.old_logprobs_BT - outputs"),
+            ("surrogate + batch.kl_coef * leash", "surrogate - batch.kl_coef * leash"),
+            ("kl.k3_with_ratio(outputs.logprobs_BT, batch.old_logprobs_BT,", "kl.k3(outputs.logprobs_BT,"),
+            ("clip_low=self.clip_low, clip_high=self.clip_high", "clip_low=self.clip_high, clip_high=self.clip_low"),
+            ("if self.sequence_ratio else log_ratio", "if not self.sequence_ratio else log_ratio"),
+            ("self.reduction.weigh(mask)", "SequenceMean().weigh(mask)"),
+            ("Loss(batch.weights_BT * per_token", "Loss(per_token"),
+            ("* per_token, mask, metrics)", "* per_token.detach().exp() * per_token, mask, metrics)"),
+        ),
+    ),
+}  # fmt: skip
