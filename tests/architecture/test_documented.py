@@ -118,6 +118,6 @@ def test_the_algorithms_name_files_and_tests_that_exist():
 
 
 def test_every_algorithm_has_slips_planted_in_it():
-    """Three or more in `tests/mutation/slips.py`, which the tests named there must catch: run tests/mutation -k NAME."""
+    """In `tests/mutation/slips.py`; the tests named there must catch each: run tests/mutation -k NAME."""
     files = {p.stem for p in (PACKAGE / "algorithms").glob("*.py")} - {"__init__"}
     assert {name for name, of in SLIPS.items() if len(of.slips) >= 2} == files
