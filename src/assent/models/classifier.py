@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from assent.errors import ConfigError
-from assent.models.folders import read_weights
+from assent.models.reading import read_weights
 from assent.models.tokenizer import load_tokenizer
 
 ROWS = 32  # texts of one forward

@@ -10,8 +10,7 @@ import difflib
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,16 +27,16 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging as hf_logging
 
-from assent.errors import ArtefactError, ConfigError, ContractError
+from assent.errors import ConfigError, ContractError
+from assent.models.encoder import AnyEncoder
+from assent.models.encoder_folders import encoder_from, has_score, is_encoder, read_encoder, save_encoder
 from assent.models.forward import SCORE_OFFSET, ScalarModel
 from assent.models.prepare import check_head_path, embedding_weight, prepare
-from assent.models.tokenizer import load_tokenizer, require_served_alike, serving_pad, stop_ids
+from assent.models.reading import quiet, read_weights
+from assent.models.tokenizer import closing_ids, load_tokenizer, require_served_alike, serving_pad, stop_ids
 from assent.types import Sequences
 
-OLD = (".attn.masked_bias", ".attn.bias")
-"""Constants that GPT-2's class saved as weights until 2023, as many a model of the hub still has them."""
 GOLDEN = "golden.json"
 GOLDEN_ROWS = 10
 GOLDEN_TOLERANCE = 1e-3  # relative to the largest golden score; float32 on another machine moves it by about 1e-5
@@ -52,12 +51,42 @@ class CausalModel:
     tokenizer: PreTrainedTokenizerBase
 
 
+AnyScalar = ScalarModel | AnyEncoder
+"""A model with one score for a sequence: a decoder read at its last token, or an encoder read as a whole."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScalarFolder:
     """A reward model or critic with its tokenizer: one folder."""
 
-    scalar: ScalarModel
+    scalar: AnyScalar
     tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def bidirectional(self) -> bool:
+        """An encoder: it reads prompt and response as a pair of texts, and has no value of a state."""
+        return self.scalar.bidirectional
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """What closes a response: the end tokens of a language model, the separator of an encoder."""
+        return closing_ids(self.tokenizer) if self.bidirectional else stop_ids(self.tokenizer)
+
+    @property
+    def critic(self) -> ScalarModel:
+        """The scalar model where it can value a state.
+
+        Raises:
+            ContractError: it is an encoder.
+        """
+        if isinstance(self.scalar, ScalarModel):
+            return self.scalar
+        raise ContractError(
+            "an encoder cannot be a critic",
+            got=type(self.scalar.model).__name__,
+            why="a critic values a state before its future is known, and an encoder reads the whole",
+            fix="set critic: {start: policy} or {start: trunk}, or use an algorithm without a critic",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +133,7 @@ def save_causal(folder: str | Path, causal: CausalModel) -> None:
 
 
 def _write(folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    with _quiet():
+    with quiet():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     require_served_alike(folder, tokenizer)
@@ -146,69 +175,6 @@ def _ready(model: PreTrainedModel, device: str = "cpu") -> PreTrainedModel:
     prepare(model)
     check_head_path(model)
     return model
-
-
-def read_weights(kind: Any, path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The model of a folder or hub name as `kind`, one of transformers' Auto classes.
-
-    Raises:
-        ArtefactError: there is no such model.
-        ContractError: weights are missing, unexpected or of another shape.
-    """
-    if not (Path(path).is_dir() or _may_be_hub_name(path)):
-        raise _unreadable(path, FileNotFoundError("no such folder"))
-    try:
-        with _quiet():
-            model, report = kind.from_pretrained(
-                path, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
-            )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _unreadable(path, error) from error
-    report["unexpected_keys"] = [k for k in report["unexpected_keys"] if not str(k).endswith(OLD)]
-    faults = {name: sorted(str(k) for k in keys) for name, keys in report.items() if keys}
-    if faults:
-        raise ContractError(
-            f"the weights in {path} are not those of a {type(model).__name__}",
-            got="; ".join(f"{name}: {', '.join(keys[:5])} ({len(keys)} in all)" for name, keys in faults.items()),
-            why="transformers would go on with random numbers in their place, or leave trained ones out",
-            fix="give the folder that was saved for this kind of model, or save it again whole",
-        )
-    _own_memory(model)
-    return model
-
-
-def _own_memory(model: PreTrainedModel) -> None:
-    # Loaded weights are views of the mapped file, aligned to 8 bytes, and matrix products round differently by
-    # alignment: a model would not agree bit for bit with itself saved and loaded. It would also change with its file.
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
-
-
-def _may_be_hub_name(path: str | Path) -> bool:
-    return isinstance(path, str) and path.count("/") <= 1 and not path.startswith(("/", ".", "~"))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' own table of missing weights, which becomes an error here, and its progress bars."""
-    level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bar:
-            hf_logging.enable_progress_bar()
-
-
-def _unreadable(path: str | Path, error: Exception) -> ArtefactError:
-    return ArtefactError(
-        "the model cannot be read",
-        got=f"{path}: {(str(error) or type(error).__name__).splitlines()[0]}",
-        why="neither a folder with such files nor a model of the hub answers to this name",
-        fix="check the path; for a hub name check spelling, network and access",
-    )
 
 
 def _require_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -329,6 +295,28 @@ def scalar_from_causal(causal: CausalModel, *, seed: int) -> ScalarFolder:
     return ScalarFolder(ScalarModel(model.to(causal.model.device)), causal.tokenizer)
 
 
+def scalar_from_encoder(path: str | Path, *, seed: int, dtype: torch.dtype = torch.float32) -> ScalarFolder:
+    """A reward model on an encoder's folder or hub name, with a fresh head (`encoder_folders.encoder_from`)."""
+    return ScalarFolder(encoder_from(path, seed=seed, dtype=dtype), load_tokenizer(path))
+
+
+def scalar_start(path: str | Path, *, seed: int) -> ScalarFolder:
+    """What a reward model is trained from: a reward model with its head, or a language model or encoder with a new one.
+
+    Args:
+        path: a folder or hub name.
+        seed: of the new head, where one is drawn.
+
+    Raises:
+        ArtefactError: there is no such model.
+        ContractError: no reward model can be made of it, or its weights are not whole.
+    """
+    encoder = is_encoder(path)
+    if has_score(path):
+        return load_scalar(path)
+    return scalar_from_encoder(path, seed=seed) if encoder else scalar_from_causal(load_causal(path), seed=seed)
+
+
 def _names(causal: CausalModel) -> set[str]:
     return set(dict(causal.model.base_model.named_parameters()))
 
@@ -340,13 +328,17 @@ def load_scalar(path: str | Path, *, dtype: torch.dtype = torch.float32, device:
         ArtefactError: there is no such model.
         ContractError: weights missing or unexpected; golden scores or their texts come out otherwise, or were removed.
     """
-    model = read_weights(AutoModelForSequenceClassification, path, dtype)
-    torch.nn.Module.to(model, device)
-    loaded = ScalarFolder(ScalarModel(model), load_tokenizer(path))
+    scalar: AnyScalar
+    if is_encoder(path):
+        scalar = read_encoder(path, dtype)
+    else:
+        scalar = ScalarModel(read_weights(AutoModelForSequenceClassification, path, dtype))
+    scalar.to(device)
+    loaded = ScalarFolder(scalar, load_tokenizer(path))
     golden = Path(path) / GOLDEN
     if golden.is_file():
         _check_golden(json.loads(golden.read_text("utf-8")), loaded, path)
-    elif hasattr(model.config, SCORE_OFFSET) and Path(path).is_dir():
+    elif hasattr(scalar.model.config, SCORE_OFFSET) and Path(path).is_dir():
         raise ContractError(
             f"{GOLDEN} is gone from {path}",
             got="a scalar model saved by Assent without its golden scores",
@@ -363,13 +355,19 @@ def save_scalar(folder: str | Path, saved: ScalarFolder, *, golden: Sequences) -
     tokenizer has none it stays unset, and transformers refuses batches instead of scoring the wrong token
     (`tokenizer.serving_pad`).
     """
-    model, tokenizer = saved.scalar.model, copy.deepcopy(saved.tokenizer)
-    pad = serving_pad(tokenizer)
-    if pad is not None:
-        tokenizer.pad_token = pad
-    _name_tokens(model.config, tokenizer, pad_id=None if pad is None else tokenizer.pad_token_id)
+    model = saved.scalar.model
     setattr(model.config, SCORE_OFFSET, saved.scalar.offset)
-    _write(folder, model, tokenizer)
+    if isinstance(saved.scalar, ScalarModel):
+        tokenizer = copy.deepcopy(saved.tokenizer)
+        pad = serving_pad(tokenizer)
+        if pad is not None:
+            tokenizer.pad_token = pad
+        _name_tokens(model.config, tokenizer, pad_id=None if pad is None else tokenizer.pad_token_id)
+        _write(folder, model, tokenizer)
+    else:
+        save_encoder(Path(folder), saved.scalar)
+        saved.tokenizer.save_pretrained(folder)
+        require_served_alike(folder, saved.tokenizer)
     rows = golden.select(torch.arange(min(GOLDEN_ROWS, len(golden))))
     record = {"format": 1, "rows": _golden_rows(saved, rows)}
     (Path(folder) / GOLDEN).write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", "utf-8")

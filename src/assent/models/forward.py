@@ -1,4 +1,4 @@
-"""From tokens to what a loss needs: the only code that knows padding and attention layout.
+"""From tokens to what a loss needs: with `encoder`, the only code that knows padding and attention layout.
 
 Sequences come as right-padded blocks with explicit lengths and a mask. The backbone runs on the block; heads run only
 at included response positions, gathered into `[N, D]`; results are spread back to `[B, T]`, exactly 0 where masked.
@@ -7,13 +7,14 @@ No token id has a meaning here, so the pad token may equal any other.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from assent.errors import ContractError
+from assent.models.encoder import AnyEncoder
 from assent.models.prepare import (
     HeadStates,
     LogitStates,
@@ -114,6 +115,8 @@ class ScalarModel(nn.Module):
         ContractError: it is none of these, or its own logit is not head of last hidden state.
     """
 
+    bidirectional: ClassVar[bool] = False
+
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         head = getattr(model, "score", None)
@@ -205,6 +208,12 @@ class ValueHead(nn.Module):
         return nn.functional.linear(_raised(hidden_ND), _raised(self.linear.weight), _raised(self.linear.bias))[:, 0]
 
 
+class Reads(Protocol):
+    """A model with one score for a sequence."""
+
+    def last_scores(self, sequences: Sequences) -> Tensor: ...
+
+
 class Critic(Protocol):
     """Where `ModelForward` gets values from: a second model, or the trunk that has already run."""
 
@@ -233,7 +242,7 @@ class ModelForward:
     Args:
         policy: a causal language model; what `tokens` and `actor_critic` read.
         critic: a `ScalarModel` of its own, or a `ValueHead` on the policy's trunk, which then runs once for both.
-        scalar: a reward model in training; what `scores` reads.
+        scalar: a reward model in training, decoder or encoder; what `scores` reads.
         reference: frozen; what `leashed` and `exact_kl` hold the policy against. It belongs to no optimiser.
         temperature: of the policy and the reference, in sampling and scoring alike; > 0.
 
@@ -245,7 +254,7 @@ class ModelForward:
         *,
         policy: PreTrainedModel | None = None,
         critic: ScalarModel | ValueHead | None = None,
-        scalar: ScalarModel | None = None,
+        scalar: ScalarModel | AnyEncoder | None = None,
         reference: PreTrainedModel | None = None,
         temperature: float = 1.0,
     ) -> None:
@@ -254,7 +263,8 @@ class ModelForward:
         self.temperature = temperature
         roles: dict[str, nn.Module | None] = {"policy": policy, "critic": critic, "scalar": scalar}
         self.modules = nn.ModuleDict({role: module for role, module in roles.items() if module is not None})
-        self._policy, self._scalar, self._reference = policy, scalar, reference
+        self._policy, self._reference = policy, reference
+        self._scalar: Reads | None = scalar
         self._critic: Critic | None = None
         if critic is not None:
             self._critic = _SharedTrunk(critic) if isinstance(critic, ValueHead) else _OwnTrunk(critic)

@@ -253,6 +253,51 @@ def encode_dialogue_response(
     return _closed(ids, turn_end, text, end=end)
 
 
+def encode_pair(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, text: str, *, end: bool = True
+) -> tuple[list[int], list[int]]:
+    """Token ids of prompt and response as an encoder reads a pair of texts: the cut is where the second text begins.
+
+    Args:
+        end: keep what the tokenizer writes after the second text; left out of a response that was cut off.
+
+    Raises:
+        ContractError: the tokenizer writes no pair, or no separator.
+        DataError: the response has no token.
+    """
+    (separator,) = closing_ids(tokenizer)
+    frame = tokenizer(prompt, "a")
+    cut = frame.sequence_ids(0).index(1)
+    ids = list(tokenizer(prompt, text)["input_ids"])
+    if ids[:cut] != list(frame["input_ids"])[:cut]:
+        raise ContractError(
+            "the tokenizer writes the first text of a pair otherwise beside another second text",
+            got=f"{tokenizer.decode(ids[:cut])[-60:]!r} against {tokenizer.decode(frame['input_ids'][:cut])[-60:]!r}",
+            why="responses to one prompt would be read after different prompts",
+            fix="use the tokenizer of an encoder such as BERT, RoBERTa or ModernBERT",
+        )
+    response = ids[cut:]
+    if response[-1:] == [separator]:
+        response = response[:-1]
+    return ids[:cut], _closed(response, separator, text, end=end)
+
+
+def closing_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int]:
+    """The token that closes the second text of a pair.
+
+    Raises:
+        ContractError: the tokenizer has none.
+    """
+    if tokenizer.sep_token_id is None:
+        raise ContractError(
+            "the tokenizer has no separator",
+            got=f"{type(tokenizer).__name__} with sep_token=None",
+            why="an encoder reads prompt and response as a pair of texts",
+            fix="use the tokenizer that the encoder was trained with",
+        )
+    return (int(tokenizer.sep_token_id),)
+
+
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that closes an assistant's turn: the first special token its template writes after the answer, or eos.
 

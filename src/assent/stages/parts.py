@@ -16,7 +16,13 @@ from assent.dist import processes
 from assent.errors import ContractError
 from assent.models.folders import CausalModel, ScalarFolder, load_causal
 from assent.models.forward import ModelForward
-from assent.models.tokenizer import encode_dialogue_response, encode_prompt, encode_response
+from assent.models.tokenizer import (
+    encode_dialogue_response,
+    encode_pair,
+    encode_prompt,
+    encode_response,
+    render_prompt,
+)
 from assent.pipeline.references import Reference
 from assent.pipeline.run import StageContext
 from assent.protocols import OfflineAlgorithm
@@ -161,17 +167,30 @@ Encoded = tuple[Sequence[int], Sequence[Sequence[int]]]
 """A record as tokens: its prompt, and every response to it."""
 
 
+def texts_to_tokens(
+    model: CausalModel | ScalarFolder,
+) -> Callable[[PromptText, str, bool], tuple[list[int], list[int]]]:
+    """Prompt, response and whether it ended, to the tokens of both as this model reads them: a language model's text
+    under its template, an encoder's pair of texts."""
+    tokenizer = model.tokenizer
+    if isinstance(model, ScalarFolder) and model.bidirectional:
+        return lambda prompt, text, ended: encode_pair(tokenizer, render_prompt(tokenizer, prompt), text, end=ended)
+    return lambda prompt, text, ended: (
+        encode_prompt(tokenizer, prompt),
+        response_ids(tokenizer, prompt, text, end=ended),
+    )
+
+
 def encoder(model: CausalModel | ScalarFolder) -> Callable[[Comparison], Encoded]:
     """Prompt and responses as tokens, each comparison once; a response that was cut off gets no end token, as the
     policy left it."""
+    tokens = texts_to_tokens(model)
 
     @cache
     def encode(comparison: Comparison) -> Encoded:
         ended = comparison.ended or (True,) * len(comparison.responses)
-        return encode_prompt(model.tokenizer, comparison.prompt), [
-            response_ids(model.tokenizer, comparison.prompt, text, end=done)
-            for text, done in zip(comparison.responses, ended, strict=True)
-        ]
+        pairs = [tokens(comparison.prompt, text, e) for text, e in zip(comparison.responses, ended, strict=True)]
+        return pairs[0][0], [response for _, response in pairs]
 
     return encode
 

@@ -14,7 +14,7 @@ from transformers import __version__ as TRANSFORMERS
 
 from assent.doctor.reload import FOUND
 from assent.models.folders import CausalModel, ScalarFolder, load_causal, load_scalar
-from assent.models.forward import SCORE_OFFSET, token_outputs
+from assent.models.forward import SCORE_OFFSET, ScalarModel, token_outputs
 from assent.models.tokenizer import tokenizer_hash
 from assent.pipeline.artefact import code_version
 from assent.types import PackedSequences, Sequences
@@ -30,10 +30,12 @@ def policy_numbers(causal: CausalModel, sequences: Sequences) -> dict[str, Tenso
 
 
 def scalar_numbers(folder: ScalarFolder, sequences: Sequences) -> dict[str, Tensor]:
-    """Scores and values."""
+    """Scores, and values where the model has them."""
     there = sequences.to(folder.scalar.model.device)
-    scores, values = folder.scalar.last_scores(there), folder.scalar.token_values(there)
-    return {"scores": scores.detach().cpu(), "values": values.detach().cpu()}
+    found = {"scores": folder.scalar.last_scores(there)}
+    if isinstance(folder.scalar, ScalarModel):
+        found["values"] = folder.scalar.token_values(there)
+    return {name: numbers.detach().cpu() for name, numbers in found.items()}
 
 
 TOKENS = {"bos_token_id", "eos_token_id", "pad_token_id"}

@@ -17,8 +17,9 @@ from assent.dist import processes
 from assent.evals.judged import JudgedPair, ScoredResponse, judged_pairs
 from assent.evals.report_card import ReportCard, report_card
 from assent.loops.offline import offline
-from assent.models.folders import ScalarFolder, save_scalar, scalar_from_causal
+from assent.models.folders import ScalarFolder, save_scalar, scalar_start
 from assent.models.forward import ModelForward, in_blocks
+from assent.models.layers import train_top
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
 from assent.protocols import Stateful
@@ -33,7 +34,7 @@ from assent.stages.parts import (
     build_learner,
     encoder,
     fitting,
-    load_policy,
+    model_folder,
 )
 from assent.stages.scorers import GoldRef
 from assent.stages.sources import AnyComparisons, take
@@ -61,6 +62,8 @@ class RewardModelSpec(StageSpec):
         held_out: share of the prompts kept for the report card.
         gold: the embedded domain's hidden judgement, for the card alone.
         algorithm: the loss.
+        train_layers: train the head and this many of the trunk's last layers, the others frozen; 0 trains the head
+            alone; None trains everything, as the papers do.
         optimization: how weights are moved.
         skip_checks: first-batch checks not to run, by name; recorded in the artefact.
     """
@@ -74,13 +77,16 @@ class RewardModelSpec(StageSpec):
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
     gold: GoldRef | None = None
     algorithm: RewardModel = RewardModel()
+    train_layers: int | None = Field(None, ge=0)
     optimization: Optimization
     skip_checks: SkipChecks = ()
 
 
 def run(spec: RewardModelSpec, context: StageContext) -> Mapping[str, float]:
-    causal = load_policy(context, spec.model)
-    folder = scalar_from_causal(causal, seed=context.seed)
+    folder = scalar_start(model_folder(context, spec.model), seed=context.seed)
+    if spec.train_layers is not None:
+        count = train_top(folder.scalar, spec.train_layers)
+        context.say(f"training {count:,} weights: the head and the last {spec.train_layers} layers")
     encode = encoder(folder)
     read = [c for source in spec.data for c in take(source, context)]
     kept = fitting([encode(c) for c in read], spec.lengths, "comparisons", folder.scalar.model, context)

@@ -60,7 +60,7 @@ class Muon:
         hidden = [p for n, p in named if p.dim() == 2 and not _at_an_end(n)]
         taken = {id(p) for p in hidden}
         return [
-            MuonOptimizer(hidden, lr=self.lr, momentum=self.momentum),
+            *([MuonOptimizer(hidden, lr=self.lr, momentum=self.momentum)] if hidden else []),
             *self.rest.build([(n, p) for n, p in named if id(p) not in taken]),
         ]
 
@@ -70,7 +70,8 @@ OptimizerSpec = AdamW | Muon
 
 def _at_an_end(name: str) -> bool:
     """Embeddings and heads of the families at hand: their rows are tokens or scalars, not a map between features."""
-    return any(part in name for part in ("embed", "wte", "wpe", "lm_head", "score", "value_head"))
+    ends = ("embed", "wte", "wpe", "lm_head", "score", "value_head", "classifier")
+    return any(part in name for part in ends) or "head" in name.split(".")
 
 
 def _fusable(parameters: list[nn.Parameter]) -> bool:

@@ -5,8 +5,8 @@ import torch
 from assent.doctor.layout import padding_changes_nothing, spread
 from assent.doctor.report import Check, Finding
 from assent.doctor.scores import distinct, score_reads_the_end
-from assent.models.folders import CausalModel, ScalarFolder
-from assent.models.tokenizer import stop_ids
+from assent.models.folders import ScalarFolder
+from assent.models.forward import ScalarModel
 from assent.pipeline.run import StageContext
 from assent.protocols import BatchSource, OfflineAlgorithm
 from assent.stages.first_batch.pieces import RELOADED, ROWS, UNITS, audited, dtype_of, one_gradient, room_of
@@ -28,12 +28,14 @@ def check_comparisons(
         CheckFailed: a check refuses.
     """
     batch = first_of(batches)
-    model, end = folder.scalar.model, stop_ids(folder.tokenizer)[-1]
-    causal, dtype = CausalModel(model, folder.tokenizer), dtype_of(model)
+    model, end = folder.scalar.model, folder.stop_ids[-1]
+    dtype = dtype_of(model)
 
     def layout() -> Finding:
         rows = spread(batch.sequences, ROWS)
-        reads = {"scores": learner.forward.scores, "values": folder.scalar.token_values}
+        reads = {"scores": learner.forward.scores}
+        if isinstance(folder.scalar, ScalarModel):
+            reads["values"] = folder.scalar.token_values
         return padding_changes_nothing(reads, rows, end_id=end, room=room_of(model, rows), dtype=dtype)
 
     def scores() -> Finding:
@@ -44,7 +46,7 @@ def check_comparisons(
 
     def tokens() -> Finding:
         last_BT = torch.arange(batch.sequences.mask_BT.shape[1]) == batch.sequences.response_lengths_B[:, None] - 1
-        return audited(context, causal, batch.sequences, ends_expected=True, scored_BT=last_BT)
+        return audited(context, folder, batch.sequences, ends_expected=True, scored_BT=last_BT)
 
     checks = [
         Check("D8", tokens),

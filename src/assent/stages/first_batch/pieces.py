@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from assent.doctor.layout import EXTRA_COLUMNS, gradient_is_one
 from assent.doctor.report import Finding
 from assent.doctor.tokens import Audit, Boundaries, Vocabulary, audit, tokens_in_place
-from assent.models.folders import CausalModel
+from assent.models.folders import CausalModel, ScalarFolder
 from assent.models.tokenizer import boundary_report, stop_ids
 from assent.pipeline.run import StageContext
 from assent.protocols import OfflineAlgorithm
@@ -39,15 +39,15 @@ def one_gradient(learner: LocalLearner, batch: Any, algorithm: Any, model: nn.Mo
 
 def audited(
     context: StageContext,
-    causal: CausalModel,
+    folder: CausalModel | ScalarFolder,
     sequences: Sequences,
     *,
     ends_expected: bool,
     scored_BT: Tensor | None = None,
 ) -> Finding:
     """Write the table, say its gist, refuse what cannot be right."""
-    tokenizer = causal.tokenizer
-    ends = stop_ids(tokenizer)
+    tokenizer = folder.tokenizer
+    ends = folder.stop_ids if isinstance(folder, ScalarFolder) else stop_ids(tokenizer)
     begin = tokenizer.bos_token_id
     vocabulary = Vocabulary(
         lambda i: str(tokenizer.decode([i])),
@@ -55,24 +55,24 @@ def audited(
         begin if begin not in ends else None,
         ends,
     )
-    boundaries = _boundaries(causal, sequences)
+    boundaries = _boundaries(folder, sequences)
     found: Audit = audit(sequences, vocabulary, title=context.name, boundaries=boundaries, scored_BT=scored_BT)
     (context.out / AUDIT).write_text(found.text, encoding="utf-8")
     return tokens_in_place(found, ends_expected=ends_expected)
 
 
-def _boundaries(causal: CausalModel, sequences: Sequences) -> Boundaries | None:
-    """None where every prompt is the one context token of packed text."""
-    if int(sequences.prompt_lengths_B.max()) == 1:
+def _boundaries(folder: CausalModel | ScalarFolder, sequences: Sequences) -> Boundaries | None:
+    """None where every prompt is the one context token of packed text, and for encoders, which read two texts."""
+    if int(sequences.prompt_lengths_B.max()) == 1 or (isinstance(folder, ScalarFolder) and folder.bidirectional):
         return None
     some = sequences.select(torch.arange(min(ROLLOUTS, len(sequences))))
     rows = [
-        (str(causal.tokenizer.decode(ids[:start])), str(causal.tokenizer.decode(ids[start:end])))
+        (str(folder.tokenizer.decode(ids[:start])), str(folder.tokenizer.decode(ids[start:end])))
         for ids, start, end in zip(
             some.token_ids_BL.tolist(), some.prompt_lengths_B.tolist(), some.lengths_B.tolist(), strict=True
         )
     ]
-    found = boundary_report(causal.tokenizer, rows)
+    found = boundary_report(folder.tokenizer, rows)
     return Boundaries(found.differing, found.total)
 
 

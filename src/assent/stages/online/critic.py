@@ -38,10 +38,11 @@ def build_critic(
     if start == "policy" or not models:
         if start == "reward_model":
             context.say("no reward model to start the critic from: it starts from the policy's trunk")
-        return scalar_from_causal(policy, seed=context.seed).scalar
+        return scalar_from_causal(policy, seed=context.seed).critic
     loaded = load_scalar(model_folder(context, models[0].reward_model))
+    critic = loaded.critic
     require_same_tokenizer(policy.tokenizer, loaded.tokenizer)
-    return copy.deepcopy(loaded.scalar)
+    return copy.deepcopy(critic)
 
 
 def save_critic(

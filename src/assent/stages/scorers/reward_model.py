@@ -3,17 +3,16 @@
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from assent.config import Frozen
-from assent.models.folders import CausalModel, load_scalar
+from assent.models.folders import CausalModel, ScalarFolder, load_scalar
 from assent.models.forward import in_blocks
-from assent.models.tokenizer import encode_prompt, tokenizer_hash
+from assent.models.tokenizer import tokenizer_hash
 from assent.pipeline.run import StageContext
 from assent.protocols import Scorer
 from assent.rewards.model import Encode, RewardModelScorer, same_tokens
-from assent.stages.parts import MODEL, ModelRef, frozen, model_folder, require_room, response_ids
-from assent.types import Rollout, Sequences
+from assent.stages.parts import MODEL, ModelRef, frozen, model_folder, require_room, texts_to_tokens
+from assent.types import Sequences
 
 GUESSING = 0.5
 """Accuracy of a coin on ordered pairs."""
@@ -35,13 +34,13 @@ class RewardModelRef(Frozen):
         _say_doubt(self.reward_model, context)
         loaded = load_scalar(model_folder(context, self.reward_model))
         scalar = frozen(loaded.scalar)
-        shared = tokenizer_hash(loaded.tokenizer) == tokenizer_hash(policy.tokenizer)
+        shared = not loaded.bidirectional and tokenizer_hash(loaded.tokenizer) == tokenizer_hash(policy.tokenizer)
 
         def scores(sequences: Sequences) -> torch.Tensor:
             require_room(scalar.model, int(sequences.lengths_B.max()))
             return in_blocks(lambda s: (scalar.last_scores(s),), sequences)[0]
 
-        return RewardModelScorer(self.label, same_tokens if shared else _own_tokens(loaded.tokenizer), scores)
+        return RewardModelScorer(self.label, same_tokens if shared else _own_tokens(loaded), scores)
 
 
 def _say_doubt(stage: str, context: StageContext) -> None:
@@ -55,12 +54,8 @@ def _say_doubt(stage: str, context: StageContext) -> None:
         )
 
 
-def _own_tokens(tokenizer: PreTrainedTokenizerBase) -> Encode:
-    """For a reward model with another tokenizer: the text, under its own template; to a dialogue without one, it cannot
-    listen, and the first batch says so."""
-
-    def encode(rollout: Rollout) -> tuple[list[int], list[int]]:
-        prompt = encode_prompt(tokenizer, rollout.prompt.source)
-        return prompt, response_ids(tokenizer, rollout.prompt.source, rollout.text, end=rollout.ended)
-
-    return encode
+def _own_tokens(folder: ScalarFolder) -> Encode:
+    """For a reward model with another tokenizer: the text, under its own template, or as an encoder reads it; to a
+    dialogue without a template it cannot listen, and the first batch says so."""
+    tokens = texts_to_tokens(folder)
+    return lambda rollout: tokens(rollout.prompt.source, rollout.text, rollout.ended)
