@@ -9,7 +9,8 @@
 
 `do` names what is done; the other keys are the fields of that stage's spec. The table of what can be done is a value
 that the composition root hands in, so nothing registers itself anywhere. `do: rounds` stands for several stages
-several times over and is written out first (`assent.pipeline.rounds`).
+several times over and is written out first (`assent.pipeline.rounds`); stages of another recipe are taken over before
+that (`assent.pipeline.taken`).
 """
 
 import hashlib
@@ -40,6 +41,7 @@ from assent.pipeline.references import externals as externals_of
 from assent.pipeline.references import references, split_references
 from assent.pipeline.rounds import KIND as ROUNDS
 from assent.pipeline.rounds import expand
+from assent.pipeline.taken import take_stages
 
 if TYPE_CHECKING:
     from assent.pipeline.run import StageContext
@@ -135,12 +137,14 @@ def load_recipe(path: Path | str, table: Mapping[str, Stage], overrides: Sequenc
     Raises:
         ConfigError: with every problem there is, each with its key, its line and what to do.
     """
-    return _build(read_yaml(Path(path)), table, overrides, Path(path).stem)
+    path = Path(path)
+    return _build(take_stages(read_yaml(path), path.parent, (path.resolve(),)), table, overrides, path.stem)
 
 
 def parse_recipe(text: str, table: Mapping[str, Stage], overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe from text. Raises as `load_recipe` does."""
-    return _build(parse_yaml(text, "the recipe"), table, overrides, "recipe")
+    """Read a recipe from text; another recipe that it takes stages from is looked up in the working folder. Raises as
+    `load_recipe` does."""
+    return _build(take_stages(parse_yaml(text, "the recipe"), Path()), table, overrides, "recipe")
 
 
 def _build(tree: Tree, table: Mapping[str, Stage], overrides: Sequence[str], stem: str) -> Recipe:
