@@ -72,7 +72,7 @@ def take_stages(tree: Tree, folder: Path, above: tuple[Path, ...] = ()) -> Tree:
     used = {k: v for k, v in _mapping(other, "parameters").items() if f"${{{k}}}" in str(changed.data)}
     data = {k: v for k, v in tree.data.items() if k != KEY}
     if used or "parameters" in data:
-        data["parameters"] = used | _mapping(tree, "parameters")
+        data["parameters"] = {**used, **_mapping(tree, "parameters")}
     data["stages"] = {**changed.data["stages"], **own}
     return Tree(tree.name, data, tree.lines)
 
