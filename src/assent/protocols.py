@@ -135,6 +135,15 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
+class Metered(Protocol):
+    """A scorer whose answers cost something: calls, tokens, time."""
+
+    def metrics(self) -> Mapping[str, Mean]:
+        """What it spent since this was last asked."""
+        ...
+
+
 class Scoring(Stateful, Protocol):
     """Rollouts to `Scored`: scores, shaping, old and reference log-probabilities, values, KL coefficient."""
 

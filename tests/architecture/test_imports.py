@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "config": {"errors"},
     "functional": set(),
     "algorithms": {"functional", "types", "protocols"},
-    "rewards": {"types"},
+    "rewards": CARRIERS,
     "loops": {"types", "protocols"},
     "feedback": {"records", "errors"},
     "pipeline": {"config", "errors", "protocols"},

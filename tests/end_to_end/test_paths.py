@@ -42,6 +42,12 @@ def curt(rollout):
 
 def silent(rollout):
     return None
+
+
+def moody(rollout):
+    if rollout.prompt.source.endswith("new?"):
+        raise ArithmeticError("not that one again")
+    return 1.0
 '''
 
 
@@ -177,6 +183,24 @@ def test_a_function_of_one_s_own_is_the_reward(start, tmp_path):
 def test_a_function_that_scores_nothing_is_refused(start, tmp_path):
     with pytest.raises(ContractError, match="no rollout of this step was scored"):
         ppo(start, tmp_path, "rewards=[{function: 'judges_of_mine:silent'}]")
+
+
+def test_a_function_that_raises_drops_its_samples_counts_them_and_is_shown_once(start, tmp_path):
+    asked = sum(q.endswith("new?") for q in QUESTIONS)
+    assert 0 < asked < len(QUESTIONS) == 24
+    function = "rewards=[{function: 'judges_of_mine:moody', run_in: {count: 1, seconds: 60, retries: 0}}]"
+    _, lines, console = ppo(start, tmp_path, function, "prompts_per_step=24")
+    assert [line["unscored/raised"] for line in lines] == [asked] * 2
+    assert [line["response/unscored"] for line in lines] == [asked] * 2
+    shown = [s for s in console.said if "not that one again" in s]
+    assert len(shown) == 1 and "Traceback" in shown[0]
+
+
+def test_a_trusted_function_runs_in_this_process_and_its_error_ends_the_run(start, tmp_path):
+    with pytest.raises(ArithmeticError, match="not that one again"):
+        ppo(
+            start, tmp_path, "rewards=[{function: 'judges_of_mine:moody', run_in: this_process}]", "prompts_per_step=24"
+        )
 
 
 def test_two_scorers_of_one_name_are_refused(start, tmp_path):

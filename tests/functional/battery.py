@@ -273,6 +273,12 @@ def combine(m: ModuleType) -> None:
     refuses(lambda: m.worst_case(scores[:0]))
 
 
+def length(m: ModuleType) -> None:
+    same(m.soft_overlong(torch.tensor([0, 24, 26, 32, 40]), longest=32, cache=8), [0.0, 0.0, -0.25, -1.0, -1.0])
+    refuses(lambda: m.soft_overlong(torch.tensor([3]), longest=8, cache=8))
+    refuses(lambda: m.soft_overlong(torch.tensor([-3]), longest=8, cache=2))
+
+
 def control(m: ModuleType) -> None:
     for observed, factor in ((60.0, 1.01024), (6.6, 1.00512), (0.0, 0.98976)):
         got = m.adaptive_kl(0.15, observed, target=6.0, horizon=10000, episodes=512)

@@ -205,6 +205,11 @@ SLIPS = [
     ("combine", "- coefficient * scores_MB.var(0, correction=1)", "- coefficient * scores_MB.std(0, correction=1)"),
     ("combine", "correction=1", "correction=0"),
     ("combine", "- coefficient * scores_MB.var", "+ coefficient * scores_MB.var"),
+    # length
+    ("length", "(longest - cache)) / cache", "longest) / cache"),
+    ("length", ".clamp(0.0, 1.0)", ".clamp(0.0)"),
+    ("length", ".clamp(0.0, 1.0)", ".clamp(max=1.0)"),
+    ("length", "return -(", "return ("),
     # control
     ("control", "MAX_ERROR = 0.2", "MAX_ERROR = 0.1"),
     ("control", "observed_kl / target - 1.0", "target / observed_kl - 1.0 if observed_kl else -1.0"),

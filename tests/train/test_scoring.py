@@ -1,13 +1,14 @@
 """Scoring: shaping in its stated order, the KL controller, dropped samples, events on their tokens."""
 
 import math
+import pickle
 
 import pytest
 import torch
 
 from assent.errors import ContractError, NonFiniteError
 from assent.train.scoring import KLControl, RolloutScoring, Shaping, WeightedScorer
-from assent.types import Prompt, Rollout, ScoreEvent
+from assent.types import Mean, NoScore, Prompt, Rollout, ScoreEvent
 
 
 class Says:
@@ -118,6 +119,41 @@ def test_samples_without_a_score_are_dropped_and_counted():
     scored = scoring_of(Says(event(0, 1.0), (), event(0, 2.0)))(rollouts_of(1, 1, 1))
     assert [r.prompt.id for r in scored.rollouts] == ["p0", "p2"]
     assert scored.metrics["response/unscored"].value == 1.0
+
+
+def test_unscored_samples_are_counted_by_reason_for_each_scorer():
+    one = Says(event(0, 1.0), NoScore("timeout"), NoScore("declined"), event(0, 2.0), NoScore("timeout"))
+    other = Says(event(0, 1.0), event(0, 1.0), NoScore("timeout"), event(0, 1.0), (), name="other")
+    scored = scoring_of(one, other)(rollouts_of(1, 1, 1, 1, 1))
+    counted = {n: m.value for n, m in scored.metrics.items() if n.startswith("unscored/")}
+    assert counted == {"unscored/timeout": 3.0, "unscored/declined": 1.0}
+    assert scored.metrics["response/unscored"].value == 3.0 and len(scored.rollouts) == 2
+
+
+def test_the_reasons_are_named_where_nothing_is_left():
+    with pytest.raises(ContractError, match="timeout: 2"):
+        scoring_of(Says(NoScore("timeout"), NoScore("timeout")))(rollouts_of(1, 1))
+
+
+def test_what_a_scorer_spends_is_logged_each_step():
+    class Dear(Says):
+        calls = 0
+
+        def score(self, rollouts):
+            self.calls += len(rollouts)
+            return super().score(rollouts)
+
+        def metrics(self):
+            spent, self.calls = self.calls, 0
+            return {"judge/calls": Mean(float(spent), 1.0)}
+
+    scoring = scoring_of(Dear(*[event(0, 1.0)] * 3))
+    assert [scoring(rollouts_of(*[1] * n)).metrics["judge/calls"].value for n in (3, 2)] == [3.0, 2.0]
+
+
+def test_no_score_is_an_empty_tuple_that_survives_pickling():
+    again = pickle.loads(pickle.dumps(NoScore("timeout")))
+    assert again == () and not again and again.reason == "timeout"
     with pytest.raises(ContractError, match="no rollout of this step was scored"):
         scoring_of(Says((), ()))(rollouts_of(1, 1))
 

@@ -1,9 +1,12 @@
-"""A plain function of prompt and response as a scorer."""
+"""A plain function of prompt and response as a scorer, called in this process."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from assent.types import Rollout, ScoreEvent, ScoreEvents
+from assent.types import NoScore, Rollout, ScoreEvent, ScoreEvents
+
+Said = float | NoScore | None
+"""What a function says of a rollout: a number, or "no score" with or without a reason."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +19,14 @@ class FunctionScorer:
     """
 
     name: str
-    function: Callable[[Rollout], float | None]
+    function: Callable[[Rollout], Said]
 
     def score(self, rollouts: Sequence[Rollout]) -> list[ScoreEvents]:
-        values = [self.function(r) for r in rollouts]
-        return [
-            () if v is None else (ScoreEvent(len(r.token_ids) - 1, float(v)),)
-            for r, v in zip(rollouts, values, strict=True)
-        ]
+        return [outcome(r, self.function(r)) for r in rollouts]
+
+
+def outcome(rollout: Rollout, said: Said) -> ScoreEvents:
+    """One event on the last token of the response; none where nothing was said."""
+    if isinstance(said, NoScore):
+        return said
+    return NoScore("declined") if said is None else (ScoreEvent(len(rollout.token_ids) - 1, float(said)),)

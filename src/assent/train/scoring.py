@@ -1,5 +1,6 @@
 """From rollouts to `Scored`: everything that is known about a sample before an algorithm looks at it."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
@@ -9,9 +10,9 @@ from torch import Tensor
 
 from assent.errors import ContractError, NonFiniteError
 from assent.functional import control, kl
-from assent.protocols import Scorer, State
+from assent.protocols import Metered, Scorer, State
 from assent.train.batching import map_sequences
-from assent.types import CriticScored, Mean, Moments, NamedScores, Rollout, Scored, ScoreEvents, Sequences
+from assent.types import CriticScored, Mean, Moments, NamedScores, NoScore, Rollout, Scored, ScoreEvents, Sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class RolloutScoring:
         self.moments, self.coefficient, self.episodes = Moments(), kl_control.coefficient, 0
 
     def __call__(self, rollouts: Sequence[Rollout]) -> Scored:
-        kept, events, named, dropped = self._score(rollouts)
+        kept, events, named, unscored = self._score(rollouts)
         sequences = Sequences.of_rollouts(kept)
         mask = sequences.mask_BT
         raw_BT = _scatter(events, mask)
@@ -100,7 +101,8 @@ class RolloutScoring:
         k1 = kl.k1(old, ref)
         observed = Mean.of(torch.where(mask, k1, 0.0).sum(1))
         metrics = {
-            **_rollout_metrics(kept, mask, dropped),
+            **_rollout_metrics(kept, mask, len(rollouts) - len(kept)),
+            **unscored,
             **_objective(shaped_BT, k1, mask, self.coefficient),
             **_sampler_gap(kept, old, mask),
             **{f"score/{n.name}": Mean.of(n.scores_B) for n in named},
@@ -113,14 +115,19 @@ class RolloutScoring:
         self._after(observed.value, len(kept))
         return scored
 
-    def _score(self, rollouts: Sequence[Rollout]) -> tuple[list[Rollout], list[ScoreEvents], list[NamedScores], int]:
-        """Ask every scorer; drop and count the samples that any of them would not score."""
+    def _score(
+        self, rollouts: Sequence[Rollout]
+    ) -> tuple[list[Rollout], list[ScoreEvents], list[NamedScores], dict[str, Mean]]:
+        """Ask every scorer; drop the samples that any of them would not score, and count them by reason."""
         answers = [w.scorer.score(rollouts) for w in self.scorers]
         kept = [i for i in range(len(rollouts)) if all(answer[i] for answer in answers)]
+        reasons = Counter(said.reason for answer in answers for said in answer if isinstance(said, NoScore))
+        told = {f"unscored/{reason}": Mean(float(count), 1.0) for reason, count in sorted(reasons.items())}
         if not kept:
             raise ContractError(
                 "no rollout of this step was scored",
-                got=f"{len(rollouts)} rollouts, none scored by all of {[w.scorer.name for w in self.scorers]}",
+                got=f"{len(rollouts)} rollouts, none scored by all of {[w.scorer.name for w in self.scorers]}"
+                + "".join(f"; {reason}: {count}" for reason, count in reasons.items()),
                 why="there is nothing to train on",
                 fix="run the scorers on a few responses by hand; an empty tuple of events means no score",
             )
@@ -143,7 +150,10 @@ class RolloutScoring:
             )
             for i in kept
         ]
-        return [rollouts[i] for i in kept], events, named, len(rollouts) - len(kept)
+        for weighted in self.scorers:
+            if isinstance(weighted.scorer, Metered):
+                told |= weighted.scorer.metrics()
+        return [rollouts[i] for i in kept], events, named, told
 
     def _shape(self, events_BT: Tensor, mask: Tensor, rollouts: Sequence[Rollout]) -> tuple[Tensor, dict[str, Mean]]:
         shaping, metrics = self.shaping, {}

@@ -25,7 +25,7 @@ from assent.types.experience import (
 from assent.types.metrics import Mean, Moments, add_metrics
 from assent.types.pairs import PairBatch, ReferencedPairBatch
 from assent.types.reduction import ConstantLength, Reduction, SequenceMean, TokenMean
-from assent.types.rollouts import Prompt, Request, Rollout, Sample, Sampling, ScoreEvent, ScoreEvents
+from assent.types.rollouts import NoScore, Prompt, Request, Rollout, Sample, Sampling, ScoreEvent, ScoreEvents
 
 __all__ = [
     "ActorCriticOutputs",
@@ -39,6 +39,7 @@ __all__ = [
     "Mean",
     "Moments",
     "NamedScores",
+    "NoScore",
     "PackedSequences",
     "PairBatch",
     "PolicyExperience",

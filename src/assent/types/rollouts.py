@@ -116,3 +116,24 @@ class ScoreEvent:
 
 ScoreEvents = tuple[ScoreEvent, ...]
 """All events of one response; empty means "no score": the sample is dropped and counted."""
+
+
+class NoScore(tuple[ScoreEvent, ...]):
+    """No events, and why: equal to `()`, with a reason that is counted in metrics as `unscored/<reason>`.
+
+    Args:
+        reason: one word of small letters and _, such as `timeout`, `raised` or `declined`.
+    """
+
+    reason: str
+
+    def __new__(cls, reason: str) -> "NoScore":
+        made = super().__new__(cls, ())
+        made.reason = reason
+        return made
+
+    def __getnewargs__(self) -> tuple[str]:  # type: ignore[override]
+        return (self.reason,)
+
+    def __repr__(self) -> str:
+        return f"NoScore({self.reason!r})"

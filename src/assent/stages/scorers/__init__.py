@@ -9,8 +9,11 @@ from assent.stages.scorers.classifier import ClassifierRef
 from assent.stages.scorers.function import FunctionRef
 from assent.stages.scorers.gold import GoldRef, gold_of
 from assent.stages.scorers.reward_model import RewardModelRef
+from assent.stages.scorers.rule import RuleRef
 
-RewardSpec = Annotated[RewardModelRef | FunctionRef | ClassifierRef | GoldRef, Field(union_mode="left_to_right")]
+RewardSpec = Annotated[
+    RewardModelRef | FunctionRef | ClassifierRef | RuleRef | GoldRef, Field(union_mode="left_to_right")
+]
 
 __all__ = [
     "ClassifierRef",
@@ -18,6 +21,7 @@ __all__ = [
     "GoldRef",
     "RewardModelRef",
     "RewardSpec",
+    "RuleRef",
     "ScorerSpec",
     "gold_of",
     "named_apart",

@@ -1,6 +1,11 @@
-"""A user's own function as a scorer."""
+"""A user's own function as a scorer, in processes of its own unless it is trusted."""
 
-from pydantic import field_validator
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
 
 from assent.config import Frozen, resolve
 from assent.errors import ConfigError
@@ -8,13 +13,39 @@ from assent.models.folders import CausalModel
 from assent.pipeline.run import StageContext
 from assent.protocols import Scorer
 from assent.rewards.function import FunctionScorer
+from assent.rewards.isolated import IsolatedScorer
+from assent.rewards.memory import NoMemory, RecentMemory, digest
+from assent.rewards.workers import Workers
+
+
+class WorkerSettings(Frozen):
+    """The processes that a function runs in.
+
+    Args:
+        count: how many.
+        seconds: longest that one call may take; the process is then killed.
+        retries: further calls after one that raised, hung or killed its process.
+        remember: do not ask again about a response that had a score; not for a function that reads a rollout's
+            version or log-probabilities, or rolls dice.
+    """
+
+    count: int = Field(2, gt=0)
+    seconds: float = Field(10.0, gt=0)
+    retries: int = Field(1, ge=0)
+    remember: bool = True
 
 
 class FunctionRef(Frozen):
-    """A function of one's own, `package.module:name`: takes a `Rollout`, returns a number or None for "no score"."""
+    """A function of one's own, `package.module:name`: takes a `Rollout`, returns a number or None for "no score".
+
+    Args:
+        run_in: worker processes, which a call that hangs or crashes cannot leave; or `this_process`, for a fast
+            function that is trusted: what it raises ends the run.
+    """
 
     function: str
     weight: float = 1.0
+    run_in: WorkerSettings | Literal["this_process"] = WorkerSettings()
 
     @field_validator("function")
     @classmethod
@@ -33,4 +64,25 @@ class FunctionRef(Frozen):
         return self.function.rpartition(":")[2]
 
     def scorer(self, context: StageContext, policy: CausalModel) -> Scorer:
-        return FunctionScorer(self.label, resolve(self.function))
+        function = resolve(self.function)
+        if self.run_in == "this_process":
+            return FunctionScorer(self.label, function)
+        return isolated(self.label, function, self.run_in, context, source=source_of(self.function, function))
+
+
+def isolated(
+    label: str, function: Callable, settings: WorkerSettings, context: StageContext, *, source: str
+) -> IsolatedScorer:
+    """A function in worker processes, as a scorer."""
+    workers = Workers(function, count=settings.count, seconds=settings.seconds, retries=settings.retries)
+    memory = RecentMemory() if settings.remember else NoMemory()
+    return IsolatedScorer(label, workers, source=source, memory=memory, say=context.say)
+
+
+def source_of(name: str, function: Callable) -> str:
+    """Digest of a function's name and of the module that it stands in, whose other functions it may call."""
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(function))
+    except TypeError:  # an instance with __call__, or built in
+        file = inspect.getsourcefile(type(function)) if type(function).__module__ != "builtins" else None
+    return digest(name, Path(file).read_text(encoding="utf-8") if file else "")

@@ -84,6 +84,14 @@ ROLLOUTS = Section(
             "Find out why the scorer refuses them: the policy learns nothing from these.",
         ),
         Metric(
+            "unscored/<reason>", "responses",
+            "the same by reason, counted for each scorer: `declined` (it said so), `raised`, `timeout`, `died`, "
+            "`not_a_number`, `not_finite`, `unreachable`, `unreadable`, `refused`",
+            Range(high=0.0),
+            "`raised` is shown once with its traceback; more than a few of `timeout` or `died` want another function, "
+            "more seconds, or fewer workers.",
+        ),
+        Metric(
             "sampler/gap_p50", "nats",
             "median over tokens of |sampler's - learner's log-probability| before the update",
             Range(high=0.01),
