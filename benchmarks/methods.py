@@ -2,8 +2,8 @@
 
     python benchmarks/methods.py --seeds 10 11 12
 
-Within a seed all methods run in one folder, so that what they share is one artefact: the SFT model, the comparisons (the
-labels, equal for all) and, for those that use one, the reward model. Settings were chosen on seeds of 100 and above.
+Within a seed all methods run in one folder, so that what they share is one artefact: the SFT model, the comparisons
+(the labels, equal for all) and, for those that use one, the reward model. Settings were chosen on seeds above 99.
 Writes `benchmarks/results/methods.{md,json,svg}`: win rate against SFT by the hidden gold judgement, correctness apart
 from manners, KL, length and seconds, with 95 % t intervals over seeds, and where each method stands between KL and win.
 """
@@ -128,11 +128,12 @@ def table(seeds: Sequence[int], rows: Mapping[int, Mapping[str, Any]], methods: 
         "# Every method on the same comparisons",
         "",
         f"`python benchmarks/methods.py --seeds {' '.join(map(str, seeds))}`, {datetime.date.today()}, "
-        f"{platform.machine()}, {os.cpu_count()} cores, one thread per run, Python {platform.python_version()}. Mean and "
-        f"95 % t interval over {len(seeds)} seeds, not cut at 1; ties count half; against the SFT model, judged by the hidden "
-        "gold of 400 held-out prompts. Seconds are those of the method's own training steps, on a machine with other work.",
+        f"{platform.machine()}, {os.cpu_count()} cores, one thread per run, Python {platform.python_version()}. Mean "
+        f"and 95 % t interval over {len(seeds)} seeds, not cut at 1; ties count half; against the SFT model, judged by "
+        "the hidden gold of 400 held-out prompts. Seconds: the method's own training steps, beside another run.",
         "",
-        "| # | method | sampled | greedy | sampled against greedy SFT | correctness, greedy | KL, nats | length | seconds |",
+        "| # | method | sampled | greedy | sampled against greedy SFT | correctness, greedy | KL, nats | length "
+        "| seconds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     base = [next(iter(rows[s].values()))["baseline"] for s in seeds if rows[s]]
