@@ -1,11 +1,8 @@
 """Sample K responses to each prompt and have them compared."""
 
-import json
-import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -17,11 +14,12 @@ from assent.loops.select import select
 from assent.models.tokenizer import stop_ids
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
-from assent.protocols import State, Stateful
+from assent.protocols import Stateful
 from assent.records import Comparison, to_json
 from assent.rollout.native import NativeEngine
 from assent.rollout.source import PromptSource
 from assent.stages.generation import decoder
+from assent.stages.lines import Lines
 from assent.stages.parts import Generation, ModelRef, load_policy, prompt_of
 from assent.stages.sources import AnyTasks, take
 from assent.train.checkpoint import StateFile
@@ -66,34 +64,6 @@ class CompareSpec(StageSpec):
     checkpoint_seconds: float = Field(20.0, ge=0)
 
 
-class Lines:
-    """Appends JSON lines to a file and can go back to where a state was saved.
-
-    Args:
-        path: the file.
-        rows: what to write for a step's rollouts; called once per step with the number of lines before it.
-    """
-
-    def __init__(self, path: Path, rows: Callable[[Sequence[Rollout], int], list[dict[str, object]]]) -> None:
-        self.path, self.rows, self.written = path, rows, 0
-        path.write_text("", encoding="utf-8")
-
-    def __call__(self, rollouts: Sequence[Rollout], scores: Sequence[Sequence[ScoreEvents]]) -> None:
-        rows = self.rows(rollouts, self.written)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
-        self.written += len(rows)
-
-    def state_dict(self) -> State:
-        return {"written": self.written, "text": self.path.read_text(encoding="utf-8")}
-
-    def load_state_dict(self, state: State) -> None:
-        self.written = state["written"]
-        self.path.write_text(state["text"], encoding="utf-8")
-
-
 Read = Callable[[Rollout], float]
 """What annotators read in a response, in units of gold."""
 
@@ -123,7 +93,7 @@ class PanelAsks:
         self.overlap, self.samples, self.seed = panel.overlap, samples, seed
         self.read, self.labels = READS[panel.judges], panel.judges == "safety"
 
-    def __call__(self, rollouts: Sequence[Rollout], before: int) -> list[dict[str, object]]:
+    def __call__(self, rollouts: Sequence[Rollout], scores: Sequence[Sequence[ScoreEvents]]) -> list[dict[str, object]]:
         groups = [rollouts[i : i + self.samples] for i in range(0, len(rollouts), self.samples)]
         return [to_json(comparison) for group in groups for comparison in self._judged(group)]
 

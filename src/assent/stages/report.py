@@ -1,6 +1,7 @@
 """One self-contained page that says what a run did and what it shows."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,6 +68,8 @@ KEY_FIGURES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "reward_model": (("accuracy", "held-out accuracy"), ("training_prompts", "prompts")),
     "align": (("accuracy", "held-out accuracy of the implicit reward"), ("training_pairs", "pairs")),
     "rl": (("objective/kl", "KL, nats per response"), ("objective/scores", "score")),
+    "select": (("demonstrations", "demonstrations kept"), ("prompts_all_equal", "prompts with equal scores")),
+    "accept": (("accepted", "accepted, 1 or 0"),),
     "evaluate": (("win_sampled", "win rate, sampled"), ("win_greedy", "win rate, greedy")),
 }
 
@@ -103,7 +106,7 @@ def run(spec: ReportSpec, context: StageContext) -> Mapping[str, float]:
         sample_judge="the judge",
         overoptimisation=_curves_over_kl(told, results),
         card=ReportCard.from_json(_json(a.folder / "card.json")) if (a := kinds.get("reward_model")) else None,
-        curves=tuple(p for a in told for p in _panels(a)),
+        curves=tuple(p for a in told for p in (*_panels(a), *_best_of_n_panels(a))),
         lineage=tuple(_row(a) for a in told),
         chat=tuple(f"assent chat {a.folder.parent} --stage {a.name}" for a in told if (a.folder / "model").exists()),
         limits=_limits(results),
@@ -208,6 +211,21 @@ def _panels(artefact: Artefact) -> Iterable[CurvePanel]:
         healthy = metric.healthy
         band = (healthy.low, healthy.high) if healthy and healthy.low is not None and healthy.high is not None else None
         yield CurvePanel(artefact.name, name, metric.unit, (Series(name, x, y),), meaning=metric.meaning, healthy=band)
+
+
+def _best_of_n_panels(artefact: Artefact) -> Iterable[CurvePanel]:
+    """What the best of n earns by each scorer, over n; the chooser's own scores rise by construction."""
+    curves = _json(path) if (path := artefact.folder / "best_of_n.json").exists() else {}
+    for place, (label, rows) in enumerate(curves.items()):
+        points = [from_json(BestOfN, row) for row in rows]
+        if len(points) < 2:
+            continue
+        earned = tuple(p.gold.value for p in points)
+        labels = tuple(f"n = {p.n}, KL at most {p.kl:.2f} nats" for p in points)
+        series = Series(label, tuple(math.log2(p.n) for p in points), earned, dots=True, labels=labels)
+        meaning = "the score that chose" if place == 0 else "a score that did not choose"
+        title = f"best of n by {next(iter(curves))}: {label}"
+        yield CurvePanel(artefact.name, title, "score", (series,), x_label="log2 n", meaning=meaning)
 
 
 def _thin(points: Sequence[tuple[float, float]], *, most: int = 120) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -10,9 +10,16 @@ from assent.config import Frozen
 from assent.data import domain
 from assent.data import formats as files
 from assent.data.reading import DataSet
+from assent.data.splits import is_held_out, record_key
 from assent.pipeline.references import Reference
 from assent.pipeline.run import StageContext
-from assent.records import Comparison, Demonstration, Document, Task, comparison_from_json
+from assent.records import Comparison, Demonstration, Document, Task, comparison_from_json, prompt_from_json
+
+SELECTED = "demonstrations.jsonl"
+"""What a `select` stage kept."""
+
+SHARE_SEED = 1
+"""Of the draw of a share; not the seed that holds prompts out, of which a share would then hold none."""
 
 R = TypeVar("R", Document, Demonstration, Task, Comparison)
 R_made = TypeVar("R_made", covariant=True)
@@ -60,14 +67,39 @@ class ListedTasks(Frozen):
 
 
 class StageComparisons(Frozen):
-    """The comparisons that an earlier `compare` stage collected."""
+    """The comparisons that an earlier `compare` stage collected.
+
+    Args:
+        share: of the prompts, the same ones whoever asks; the weight of a round in the mix of all rounds' data.
+    """
 
     format: Literal["stage"]
     stage: Annotated[str, Reference()]
+    share: float = Field(1.0, gt=0, le=1)
 
     def records_for(self, context: StageContext) -> list[Comparison]:
         path = context.inputs[self.stage].folder / "comparisons.jsonl"
-        return [comparison_from_json(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        read = [comparison_from_json(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        taken = [c for c in read if is_held_out(record_key(c), self.share, SHARE_SEED)]
+        if len(taken) < len(read):
+            context.say(f"took {len(taken):,} of the {len(read):,} comparisons of {self.stage}, by prompt")
+        return taken
+
+
+class SelectedDemonstrations(Frozen):
+    """What earlier `select` stages kept, pooled: `{format: selected, stages: [round_1.best, round_2.best]}`."""
+
+    format: Literal["selected"]
+    stages: Annotated[tuple[Annotated[str, Reference()], ...], Field(min_length=1)]
+
+    def records_for(self, context: StageContext) -> list[Demonstration]:
+        pooled = []
+        for stage in self.stages:
+            text = (context.inputs[stage].folder / SELECTED).read_text(encoding="utf-8")
+            rows = [json.loads(line) for line in text.splitlines()]
+            pooled += [Demonstration(prompt_from_json(row["prompt"]), row["response"]) for row in rows]
+            context.say(f"{len(rows):,} demonstrations kept by {stage}")
+        return pooled
 
 
 class Made(Protocol[R_made]):
@@ -84,7 +116,7 @@ class Filed(Protocol[R]):
 
 AnyDocuments = Annotated[DomainDocuments | files.Text, Field(discriminator="format")]
 AnyDemonstrations = Annotated[
-    DomainDemonstrations | files.Demonstrations | files.Messages, Field(discriminator="format")
+    DomainDemonstrations | SelectedDemonstrations | files.Demonstrations | files.Messages, Field(discriminator="format")
 ]
 AnyTasks = Annotated[DomainTasks | ListedTasks | files.Tasks, Field(discriminator="format")]
 AnyComparisons = Annotated[
