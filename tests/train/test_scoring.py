@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from assent.errors import ContractError, NonFiniteError
+from assent.train.overlong import FinishedOnly, SoftOverlong
 from assent.train.scoring import KLControl, RolloutScoring, Shaping, WeightedScorer
 from assent.types import Mean, NoScore, Prompt, Rollout, ScoreEvent
 
@@ -173,3 +174,37 @@ def test_samples_of_one_prompt_share_a_group():
     rollouts[2] = rollouts[0]
     scored = scoring_of(Says(event(0, 1.0), event(0, 1.0), event(0, 1.0)))(rollouts)
     assert scored.groups_B.tolist() == [0, 1, 0]
+
+
+# ------------------------------------------------------------------------------------------------ overlong
+
+
+def test_soft_overlong_is_added_after_the_rest_and_is_whole_for_what_did_not_end():
+    shaping = Shaping(clip=1.0, overlong=SoftOverlong(limit=4, margin=2, weight=0.5))
+    says = Says(event(1, 3.0), event(2, 3.0), event(3, 3.0), event(4, 3.0), event(0, 3.0))
+    scored = scoring_of(says, shaping=shaping)(rollouts_of(2, 3, 4, 5, 1, ended=(True, True, True, True, False)))
+    assert scored.score_events_BT.sum(1).tolist() == pytest.approx([1.0, 0.75, 0.5, 0.5, 0.5])
+    assert [row.nonzero().tolist() for row in scored.score_events_BT] == [[[1]], [[2]], [[3]], [[4]], [[0]]]
+    assert scored.metrics["reward/overlong_penalty"].value == pytest.approx((0.25 + 0.5 * 3) / 5)
+    assert "reward/overlong_penalty" not in scoring_of(Says(event(0, 1.0)))(rollouts_of(1)).metrics
+    with pytest.raises(ValueError, match="fix:"):
+        SoftOverlong(limit=4, margin=5)
+
+
+def test_overlong_filtering_leaves_out_and_counts_what_was_cut_off():
+    says = Says(event(0, 1.0), event(0, 2.0))
+    wanted = scoring_of(Says(event(0, 1.0), event(0, 2.0)))([r for i, r in enumerate(rollouts_of(2, 3, 2)) if i != 1])
+    scored = FinishedOnly(scoring_of(says))(rollouts_of(2, 3, 2, ended=(True, False, True)))
+    assert [r.prompt.id for r in scored.rollouts] == ["p0", "p2"]
+    assert torch.equal(scored.score_events_BT, wanted.score_events_BT)
+    assert scored.metrics["response/overlong_filtered"].value == 1.0
+    assert scored.metrics["response/ended"].value == pytest.approx(2 / 3)
+    with pytest.raises(ContractError, match="no response of this step ended"):
+        FinishedOnly(scoring_of(says))(rollouts_of(1, 1, ended=(False, False)))
+
+
+def test_overlong_filtering_keeps_the_state_of_what_it_wraps():
+    first, second = (FinishedOnly(scoring_of(Says(event(0, 1.0)), shaping=Shaping(normalise=True))) for _ in "ab")
+    first(rollouts_of(1))
+    second.load_state_dict(first.state_dict())
+    assert second.state_dict() == first.scoring.state_dict() and second.scoring.moments.count == 1

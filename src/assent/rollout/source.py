@@ -7,6 +7,7 @@ from torch import Tensor
 
 from assent.errors import ArtefactError, ConfigError, DataError
 from assent.protocols import Engine, State
+from assent.rollout.drawn import Drawn
 from assent.rollout.randomness import derive_seed
 from assent.types import Prompt, Request, Rollout, Sampling
 
@@ -65,6 +66,10 @@ class PromptSource:
         """Steps in all."""
         return self._steps
 
+    @property
+    def samples_per_prompt(self) -> int:
+        return self._samples_per_prompt
+
     def __iter__(self) -> Iterator[tuple[int, list[Rollout]]]:
         """From where the source stands.
 
@@ -79,24 +84,34 @@ class PromptSource:
 
     def prompts_of(self, step: int) -> list[Prompt]:
         """The prompts of a step, in order."""
-        return [self._prompts[self._order_of(epoch)[place]] for epoch, place in self._places(step)]
+        return [prompt for _, prompt in self._row(step * self._prompts_per_step, self._prompts_per_step)]
 
     def rollouts(self, step: int) -> list[Rollout]:
-        """Sample the responses of a step with the engine's present weights.
+        """Sample the responses of a step with the engine's present weights."""
+        return self.ask(step * self._prompts_per_step, self._prompts_per_step)
+
+    def draw(self, step: int) -> Drawn:
+        """Implements `drawn.Drawing`: `rollouts`, about which there is nothing more to tell."""
+        return Drawn(self.rollouts(step), {})
+
+    def ask(self, start: int, count: int) -> list[Rollout]:
+        """Sample responses to `count` prompts from place `start` on in the endless row of all passes, with the
+        engine's present weights.
 
         Seeds depend on (seed, pass, prompt id, sample index): a prompt occurs once in a pass, so none occurs twice.
         """
-        prompts = self.prompts_of(step)
+        row = self._row(start, count)
         seeds = [
             [derive_seed(self._seed, epoch, prompt.id, k) for k in range(self._samples_per_prompt)]
-            for (epoch, _), prompt in zip(self._places(step), prompts, strict=True)
+            for epoch, prompt in row
         ]
+        prompts = [prompt for _, prompt in row]
         return _sample(self._engine, prompts, seeds, self._sampling, self._decode, self._version)
 
-    def _places(self, step: int) -> list[tuple[int, int]]:
-        """(pass over the data, place in its order) of each prompt of a step."""
-        start = step * self._prompts_per_step
-        return [divmod(i, len(self._prompts)) for i in range(start, start + self._prompts_per_step)]
+    def _row(self, start: int, count: int) -> list[tuple[int, Prompt]]:
+        """(pass over the data, prompt) at `count` places from `start` on."""
+        places = [divmod(i, len(self._prompts)) for i in range(start, start + count)]
+        return [(epoch, self._prompts[self._order_of(epoch)[place]]) for epoch, place in places]
 
     def _order_of(self, epoch: int) -> list[int]:
         if self._order[0] != epoch:

@@ -12,6 +12,7 @@ from assent.errors import ContractError, NonFiniteError
 from assent.functional import control, kl
 from assent.protocols import Metered, Scorer, State
 from assent.train.batching import map_sequences
+from assent.train.overlong import SoftOverlong
 from assent.types import CriticScored, Mean, Moments, NamedScores, NoScore, Rollout, Scored, ScoreEvents, Sequences
 
 
@@ -25,6 +26,7 @@ class Shaping:
         missing_end_penalty: subtracted where a response did not end within its budget (TRL's
             `missing_eos_penalty`; TL;DR replaces the score by -1 instead).
         length_penalty: alpha in alpha * len(y), len in tokens.
+        overlong: DAPO's penalty on the tokens before the limit; `{limit: ..., margin: ...}`.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -33,6 +35,7 @@ class Shaping:
     clip: float | None = None
     missing_end_penalty: float = 0.0
     length_penalty: float = 0.0
+    overlong: SoftOverlong | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,12 @@ class RolloutScoring:
             metrics["reward/missing_end_penalty"] = Mean.of(missing)
         if shaping.length_penalty:
             metrics["reward/length_penalty"] = Mean.of(lengths)
-        return events_BT.scatter_add(1, last, -(missing + lengths)[:, None]), metrics
+        taken = missing + lengths
+        if shaping.overlong is not None:
+            overlong = -shaping.overlong.of(mask.sum(1), torch.tensor([r.ended for r in rollouts]))
+            metrics["reward/overlong_penalty"] = Mean.of(overlong)
+            taken = taken + overlong
+        return events_BT.scatter_add(1, last, -taken[:, None]), metrics
 
     def _after(self, observed_kl: float, episodes: int) -> None:
         self.episodes += episodes

@@ -25,7 +25,17 @@ from assent.types.experience import (
 from assent.types.metrics import Mean, Moments, add_metrics
 from assent.types.pairs import PairBatch, ReferencedPairBatch
 from assent.types.reduction import ConstantLength, Reduction, SequenceMean, TokenMean
-from assent.types.rollouts import NoScore, Prompt, Request, Rollout, Sample, Sampling, ScoreEvent, ScoreEvents
+from assent.types.rollouts import (
+    JudgedRollout,
+    NoScore,
+    Prompt,
+    Request,
+    Rollout,
+    Sample,
+    Sampling,
+    ScoreEvent,
+    ScoreEvents,
+)
 
 __all__ = [
     "ActorCriticOutputs",
@@ -34,6 +44,7 @@ __all__ = [
     "ConstantLength",
     "CriticScored",
     "Experience",
+    "JudgedRollout",
     "LeashedOutputs",
     "Loss",
     "Mean",

@@ -137,3 +137,14 @@ class NoScore(tuple[ScoreEvent, ...]):
 
     def __repr__(self) -> str:
         return f"NoScore({self.reason!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRollout(Rollout):
+    """A rollout that was scored when it was sampled; who asks the same scorer again is given what it said then.
+
+    Args:
+        answers: (name of a scorer, its events).
+    """
+
+    answers: tuple[tuple[str, ScoreEvents], ...]

@@ -1,7 +1,7 @@
 """Rollouts kept to be read."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +11,22 @@ from assent.types import Mean, Rollout, Scored
 SAMPLES_KEPT = 8
 """Rollouts of a step that are kept to be read."""
 
+Notes = Callable[[], Mapping[str, Mean]]
+"""Figures of the present step, by name."""
+
 
 class SampleBook:
-    """Scoring that also keeps a few rollouts of each step to be read, in a file that follows the saved state."""
+    """Scoring that also keeps a few rollouts of each step to be read, in a file that follows the saved state.
 
-    def __init__(self, scoring: Scoring, path: Path, *, per_epoch: int) -> None:
-        self.scoring, self.path, self.per_epoch = scoring, path, per_epoch
+    Args:
+        scoring: of the rollouts.
+        path: of the file.
+        per_epoch: responses of one pass over the prompts.
+        notes: figures of other parts, asked for at each step and logged with the scores.
+    """
+
+    def __init__(self, scoring: Scoring, path: Path, *, per_epoch: int, notes: Sequence[Notes] = ()) -> None:
+        self.scoring, self.path, self.per_epoch, self.notes = scoring, path, per_epoch, list(notes)
         self.step, self.asked, self.episodes = 0, 0, 0
         self.last: dict[str, float] = {}
         path.write_text("", encoding="utf-8")
@@ -36,11 +46,17 @@ class SampleBook:
                     "scores": scores,
                 }
                 file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+        lag = Mean(float(sum(self.step - r.version for r in rollouts)), float(len(rollouts)))
+        noted = {name: mean for note in self.notes for name, mean in note().items()}
         self.step += 1
-        self.asked += len(rollouts)
+        self.asked += int(noted["sampling/asked"].value) if "sampling/asked" in noted else len(rollouts)
         self.episodes += len(scored.rollouts)
-        counts = {"episode": Mean(self.episodes, 1), "epoch": Mean(self.asked / self.per_epoch, 1)}
-        scored = replace(scored, metrics={**scored.metrics, **counts})
+        counts = {
+            "episode": Mean(self.episodes, 1),
+            "epoch": Mean(self.asked / self.per_epoch, 1),
+            "sampler/lag": lag,
+        }
+        scored = replace(scored, metrics={**scored.metrics, **counts, **noted})
         self.last = {n: m.value for n, m in scored.metrics.items()}
         return scored
 

@@ -92,6 +92,31 @@ ROLLOUTS = Section(
             "more seconds, or fewer workers.",
         ),
         Metric(
+            "response/overlong_filtered", "responses",
+            "responses that were cut off by their budget and are not trained on (overlong filtering)", None,
+            "It goes to 0 as `response/ended` goes to 1; most of a batch lost for long is a budget that is too small.",
+        ),
+        Metric(
+            "sampling/kept", "share", "prompts asked for whose responses differ in score (dynamic sampling)",
+            Range(low=0.2),
+            "Below it a step samples five times what it trains on: take prompts that are neither always solved nor "
+            "never, or sample more responses to each.",
+            "kept",
+        ),
+        Metric(
+            "sampling/asked", "responses", "responses sampled for this step, those left out included", None,
+            "It is what dynamic sampling costs.",
+        ),
+        Metric(
+            "sampling/filled", "share",
+            "groups of this step that teach nothing and only fill it up, after the last try", Range(high=0.2),
+            "The prompts are used up for this policy: read `sampling/kept`.",
+        ),
+        Metric(
+            "sampler/lag", "updates", "mean over responses of the updates since the weights that sampled them", None,
+            "0, or the setting `lag` after the first steps; `sampler/gap_*` then holds the policy's own movement too.",
+        ),
+        Metric(
             "sampler/gap_p50", "nats",
             "median over tokens of |sampler's - learner's log-probability| before the update",
             Range(high=0.01),
@@ -125,6 +150,11 @@ REWARD = Section(
         Metric(
             "reward/length_penalty", "score", "mean of what length took from the score", None,
             "Compare it with the spread of the score: a larger penalty rules it.",
+        ),
+        Metric(
+            "reward/overlong_penalty", "score", "mean of what the soft overlong penalty (DAPO) took from the score",
+            None,
+            "It goes to 0 as responses end before limit - margin; when it does not, raise the limit.",
         ),
         Metric(
             "reward/missing_end_penalty", "score", "mean of what missing ends took from the score", None,
