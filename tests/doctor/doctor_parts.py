@@ -133,6 +133,7 @@ def world(folder: Path) -> World:
         engine=engine,
         source=source_on(engine),
         scoring=scoring,
+        judges=[judge],
         learner=learner,
         algorithm=PPO(epochs=2, minibatches=2),
         same_start=True,

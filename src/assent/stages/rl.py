@@ -1,6 +1,6 @@
 """Reinforcement learning from a reward, with a KL leash to a named reference."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -21,6 +21,7 @@ from assent.stages.generation import decoder
 from assent.stages.online.critic import CriticSpec, build_critic, save_critic
 from assent.stages.online.mixture import PretrainingMix, build_mixture
 from assent.stages.online.samples import SampleBook
+from assent.stages.online.sampling import DynamicSampling, asked_once, build_source
 from assent.stages.online_algorithms import AnyAlgorithm
 from assent.stages.parts import (
     MODEL,
@@ -36,6 +37,7 @@ from assent.stages.scorers import RewardSpec, named_apart
 from assent.stages.sources import AnyTasks, take
 from assent.train.checkpoint import StateFile
 from assent.train.guard import KLBudget, KLGuard
+from assent.train.overlong import FinishedOnly
 from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping, WeightedScorer
 
 
@@ -53,6 +55,10 @@ class RlSpec(StageSpec):
         steps: batches of rollouts.
         prompts_per_step, samples_per_prompt: rollouts of one batch.
         generation: how responses are drawn.
+        dynamic_sampling: `{tries: 8}` replaces prompts whose responses all score the same; None keeps them.
+        lag: steps that sampling runs ahead of training, as on a placement where the two work at the same time; needs
+            an algorithm that corrects for it.
+        overlong_filter: responses that were cut off by their budget are not trained on.
         algorithm: `{name: ppo, ...}`, `{name: rloo, ...}` or `{name: grpo, ...}`; PPO without a name.
         shaping: from score to what is trained on.
         kl: coefficient per nat of a sequence, fixed or adaptive.
@@ -73,6 +79,9 @@ class RlSpec(StageSpec):
     prompts_per_step: int = Field(gt=0)
     samples_per_prompt: int = Field(1, gt=0)
     generation: Generation
+    dynamic_sampling: DynamicSampling | None = None
+    lag: int = Field(0, ge=0)
+    overlong_filter: bool = False
     algorithm: AnyAlgorithm = PPO()
     shaping: Shaping = Shaping()
     kl: KLControl = KLControl()
@@ -87,6 +96,11 @@ class RlSpec(StageSpec):
         if self.samples_per_prompt < smallest:
             raise ValueError(
                 f"{name} compares the responses to one prompt, so samples_per_prompt must be at least {smallest}; "
+                f"got {self.samples_per_prompt}"
+            )
+        if self.dynamic_sampling is not None and self.samples_per_prompt < 2:
+            raise ValueError(
+                "dynamic_sampling compares the responses to one prompt, so samples_per_prompt must be at least 2; "
                 f"got {self.samples_per_prompt}"
             )
         if self.critic is not None and not self.algorithm.uses_critic:
@@ -116,7 +130,8 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
     )
     engine = NativeEngine(policy.model, slots=spec.generation.slots)
     prompts = answerable(policy, take(spec.tasks, context), spec.longest_prompt, spec.generation, context)
-    source = PromptSource(
+    decode = decoder(policy)
+    plain = PromptSource(
         prompts,
         engine,
         spec.generation.sampling(stop_ids(policy.tokenizer)),
@@ -124,21 +139,33 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
         samples_per_prompt=spec.samples_per_prompt,
         steps=spec.steps,
         seed=context.seed,
-        decode=decoder(policy),
+        decode=decode,
     )
-    scoring = _scoring(spec, context, policy, forward, reference)
+    named_apart([*spec.rewards, *spec.watch])
+    judges = [WeightedScorer(r.scorer(context, policy), r.weight) for r in spec.rewards]
+    watched = [WeightedScorer(w.scorer(context, policy), 0.0) for w in spec.watch]
+    scoring = _scoring(spec, [*asked_once(judges, spec.dynamic_sampling), *watched], forward, reference)
+    source = build_source(
+        plain, spec.dynamic_sampling, judges, prompts, decode, groups=spec.prompts_per_step, lag=spec.lag
+    )
     same_start = spec.reference is None or spec.reference == spec.policy
     parts = Rl(
         policy=policy,
         engine=engine,
-        source=source,
+        source=plain,
         scoring=scoring,
+        judges=[w.scorer for w in (*judges, *watched)],
         learner=learner,
         algorithm=spec.algorithm,
         same_start=same_start,
     )
     first_batch = check_rl(spec.skip_checks, context, parts)
-    samples = SampleBook(scoring, context.out / "samples.jsonl", per_epoch=len(prompts) * spec.samples_per_prompt)
+    samples = SampleBook(
+        FinishedOnly(scoring) if spec.overlong_filter else scoring,
+        context.out / "samples.jsonl",
+        per_epoch=len(prompts) * spec.samples_per_prompt,
+        notes=[lambda: source.metrics],
+    )
     guard = KLGuard(spec.budget, policy.model)
     state: dict[str, Stateful] = {
         "learner": learner,
@@ -156,16 +183,13 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
 
 
 def _scoring(
-    spec: RlSpec, context: StageContext, policy: CausalModel, forward: ModelForward, reference: CausalModel
+    spec: RlSpec, scorers: Sequence[WeightedScorer], forward: ModelForward, reference: CausalModel
 ) -> RolloutScoring | CriticScoring:
     """What is known of rollouts; the critic's values where the algorithm has a critic."""
-    named_apart([*spec.rewards, *spec.watch])
-    weighted = [WeightedScorer(r.scorer(context, policy), r.weight) for r in spec.rewards]
-    watched = [WeightedScorer(w.scorer(context, policy), 0.0) for w in spec.watch]
     scoring = RolloutScoring(
         forward.logprobs,
         ModelForward(policy=reference.model, temperature=spec.generation.temperature).logprobs,
-        [*weighted, *watched],
+        scorers,
         shaping=spec.shaping,
         kl_control=spec.kl,
         token_budget=spec.optimization.token_budget,

@@ -1,5 +1,6 @@
 """The first batch of reinforcement learning."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +20,7 @@ from assent.models.folders import CausalModel, ScalarFolder
 from assent.models.forward import ScalarModel
 from assent.models.tokenizer import stop_ids
 from assent.pipeline.run import StageContext
-from assent.protocols import Engine
+from assent.protocols import Engine, Scorer
 from assent.rewards.model import RewardModelScorer
 from assent.rollout.source import PromptSource
 from assent.stages.first_batch.pieces import (
@@ -47,6 +48,7 @@ class Rl:
 
     Args:
         same_start: the reference is the policy's own start, so that their KL must be 0.
+        judges: the scorers themselves.
         algorithm: an online algorithm; its `experience` and `loss` are called.
     """
 
@@ -54,6 +56,7 @@ class Rl:
     engine: Engine
     source: PromptSource
     scoring: RolloutScoring | CriticScoring
+    judges: Sequence[Scorer]
     learner: LocalLearner
     algorithm: Any
     same_start: bool
@@ -79,7 +82,7 @@ class Rl:
 
     def scalar_models(self) -> list[tuple[RewardModelScorer, Sequences]]:
         """The reward models among the scorers, and the first rollouts as each of them reads them."""
-        judges = [w.scorer for w in self.judging.scorers if isinstance(w.scorer, RewardModelScorer)]
+        judges = [judge for judge in self.judges if isinstance(judge, RewardModelScorer)]
         pairs = [(judge, [judge.encode(r) for r in self.scored.rollouts]) for judge in judges]
         return [(judge, Sequences.of([p for p, _ in rows], [r for _, r in rows])) for judge, rows in pairs]
 
@@ -141,7 +144,7 @@ def check_rl(skip: SkipChecks, context: StageContext, parts: Rl) -> FirstBatch:
             ]
         )
 
-    has_judge = any(isinstance(w.scorer, RewardModelScorer) for w in parts.judging.scorers)
+    has_judge = any(isinstance(judge, RewardModelScorer) for judge in parts.judges)
     checks = [
         Check("D8", tokens),
         Check("D4", engine),

@@ -1,0 +1,117 @@
+"""The parts of the online loop through the stage, on a tiny policy: what each changes, and what it must not change."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from assent.errors import ConfigError
+from assent.pipeline.recipe import parse_recipe
+from assent.stages import TABLE
+from tests.end_to_end.own import make_data, make_policy
+from tests.end_to_end.tiny import TINY, run_tiny
+
+RECIPE = """
+parameters: {start: null, tasks: null}
+stages:
+  tuned:
+    do: rl
+    policy: "${start}"
+    rewards: [{function: "judge_of_parts:even"}]
+    tasks: {format: tasks, path: "${tasks}"}
+    steps: 4
+    prompts_per_step: 6
+    samples_per_prompt: 3
+    generation: {max_new_tokens: 6}
+    algorithm: {name: rloo}
+    kl: {coefficient: 0.1}
+    optimization: {optimizer: {name: adamw, lr: 0.001}}
+    skip_checks: [D11]
+"""
+JUDGE = '''
+ASKED = []
+
+
+def even(rollout):
+    """Tells responses apart by their first token, but not those to every other prompt."""
+    ASKED.append((rollout.prompt.id, rollout.token_ids))
+    return float(rollout.token_ids[0] % 2) if sum(rollout.prompt.token_ids) % 2 else 0.0
+'''
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch) -> Path:
+    make_data(tmp_path, dialogues=False)
+    make_policy(tmp_path / "policy", "llama")
+    (tmp_path / "judge_of_parts.py").write_text(JUDGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "judge_of_parts", raising=False)
+    return tmp_path
+
+
+def tuned(start: Path, name: str, *overrides: str):
+    """The artefact and its lines of metrics, with settings of the stage overridden."""
+    artefacts, _ = run_tiny(
+        start / name, f"start={start / 'policy'}", f"tasks={start / 'tasks.jsonl'}",
+        *(f"stages.tuned.{o}" for o in overrides), text=RECIPE,
+    )  # fmt: skip
+    folder = artefacts["tuned"].folder
+    return folder, [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+# ------------------------------------------------------------------------------------------------ sampling
+
+
+def test_dynamic_sampling_leaves_no_group_without_signal_and_asks_nobody_twice(start):
+    import judge_of_parts
+
+    _, plain = tuned(start, "plain")
+    judge_of_parts.ASKED.clear()
+    _, lines = tuned(start, "dynamic", "dynamic_sampling={tries: 20}")
+    assert max(line["group/no_signal"] for line in plain) > 0.2
+    assert all(line["group/no_signal"] == 0 == line["sampling/filled"] for line in lines)
+    assert all(line["episode"] == 18 * (i + 1) for i, line in enumerate(lines))
+    sampled = sum(line["sampling/asked"] for line in lines)
+    assert sampled > 18 * 4 and lines[-1]["epoch"] == pytest.approx(sampled / (24 * 3))
+    first_batch = 18
+    assert len(judge_of_parts.ASKED) == sampled + first_batch
+
+
+def test_a_lag_of_one_samples_with_the_weights_before(start):
+    _, now = tuned(start, "now")
+    _, before = tuned(start, "before", "lag=1")
+    assert [line["sampler/lag"] for line in now] == [0, 0, 0, 0]
+    assert [line["sampler/lag"] for line in before] == [0, 1, 1, 1]
+    assert now[0] == before[0], "the first step has no weights before its own"
+    assert all(line["sampler/gap_max"] < 1e-4 for line in now)
+    assert all(line["sampler/gap_max"] > 1e-3 for line in before[1:]), "the policy has moved since"
+
+
+def test_overlong_filtering_trains_on_what_ended(start):
+    many = ("prompts_per_step=2", "samples_per_prompt=9", "generation={max_new_tokens: 60}", "steps=2")
+    folder, lines = tuned(start, "filtered", "overlong_filter=true", *many)
+    assert sum(line["response/overlong_filtered"] for line in lines) > 0
+    for before, line in zip([{"episode": 0}, *lines], lines, strict=False):
+        assert line["episode"] - before["episode"] == 18 - line["response/overlong_filtered"]
+        assert line["response/ended"] == pytest.approx(1 - line["response/overlong_filtered"] / 18)
+    kept = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert kept and all(sample["ended"] for sample in kept)
+
+
+def test_the_soft_overlong_penalty_is_a_setting_of_shaping(start):
+    _, lines = tuned(start, "soft", "shaping={overlong: {limit: 6, margin: 4, weight: 0.5}}")
+    assert all(0 < line["reward/overlong_penalty"] <= 0.5 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["dynamic_sampling={tries: 3}"], "samples_per_prompt must be at least 2; got 1"),
+        (["dynamic_sampling={trys: 3}", "samples_per_prompt=2"], "did you mean 'tries'"),
+        (["lag=-1"], "greater than or equal to 0"),
+        (["shaping={overlong: {limit: 3, margin: 4}}"], "limit must be an integer of at least 4"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(overrides, says):
+    with pytest.raises(ConfigError, match=says):
+        parse_recipe(TINY, TABLE, [f"stages.ppo.{o}" for o in overrides])
