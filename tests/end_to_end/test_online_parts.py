@@ -17,7 +17,7 @@ stages:
   tuned:
     do: rl
     policy: "${start}"
-    rewards: [{function: "judge_of_parts:even"}]
+    rewards: [{function: "judge_of_parts:even", run_in: this_process}]
     tasks: {format: tasks, path: "${tasks}"}
     steps: 4
     prompts_per_step: 6

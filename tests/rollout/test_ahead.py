@@ -10,9 +10,10 @@ from assent.errors import ArtefactError, ConfigError
 from assent.protocols import Source
 from assent.rewards.asked_once import AskedOnce
 from assent.rollout.ahead import AheadSource
+from assent.rollout.drawn import Drawn, drawn_from_state, drawn_to_state
 from assent.rollout.dynamic import DynamicDrawing
 from assent.rollout.source import PromptSource
-from assent.types import JudgedRollout, Prompt, Sample, Sampling, ScoreEvent
+from assent.types import JudgedRollout, NoScore, Prompt, Sample, Sampling, ScoreEvent
 
 PROMPTS = [Prompt(f"p{i}", f"text {i}", (i + 1, 2)) for i in range(7)]
 
@@ -220,3 +221,15 @@ def test_the_answers_survive_a_state_with_rollouts_that_wait():
     resumed.load_state_dict(torch.load(buffer, weights_only=True))
     (_, first), (_, again) = next(iter(source)), next(iter(resumed))
     assert first == again and all(isinstance(r, JudgedRollout) for r in again)
+
+
+def test_a_reason_for_no_score_survives_a_state():
+    rollout = plain(Echo()).rollouts(0)[0]
+    judged = JudgedRollout(
+        *(getattr(rollout, name) for name in rollout.__slots__), (("a", NoScore("timeout")), ("b", ()))
+    )
+    state = drawn_to_state(Drawn([judged], {}))
+    (again,) = drawn_from_state(state, {p.id: p for p in PROMPTS}, str).rollouts
+    assert again == judged and again.answers[0][1].reason == "timeout"
+    assert AskedOnce(Judge()).score([again])  # nobody named `judge` has answered
+    assert AskedOnce(Judge()).metrics() == {}

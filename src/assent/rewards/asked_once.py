@@ -1,10 +1,10 @@
 """A scorer that is not asked again about rollouts that carry its answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from assent.protocols import Scorer
-from assent.types import JudgedRollout, Rollout, ScoreEvents
+from assent.protocols import Metered, Scorer
+from assent.types import JudgedRollout, Mean, Rollout, ScoreEvents
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,10 @@ class AskedOnce:
     @property
     def name(self) -> str:
         return self.scorer.name
+
+    def metrics(self) -> Mapping[str, Mean]:
+        """What the scorer spent, at sampling and since; implements `protocols.Metered`."""
+        return self.scorer.metrics() if isinstance(self.scorer, Metered) else {}
 
     def score(self, rollouts: Sequence[Rollout]) -> list[ScoreEvents]:
         known = [dict(r.answers) if isinstance(r, JudgedRollout) else {} for r in rollouts]

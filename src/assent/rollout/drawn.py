@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from assent.protocols import State, Stateful
-from assent.types import JudgedRollout, Mean, Prompt, Rollout, ScoreEvent
+from assent.types import JudgedRollout, Mean, NoScore, Prompt, Rollout, ScoreEvent, ScoreEvents
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def _rollout_to_state(rollout: Rollout) -> State:
         "version": rollout.version,
     }
     if isinstance(rollout, JudgedRollout):
-        state["answers"] = [[name, [[e.index, e.value] for e in events]] for name, events in rollout.answers]
+        state["answers"] = [[name, _events_to_state(events)] for name, events in rollout.answers]
     return state
 
 
@@ -73,5 +73,13 @@ def _rollout_from_state(state: State, prompts: Mapping[str, Prompt], decode: Cal
     )
     if "answers" not in state:
         return Rollout(*parts)
-    answers = tuple((name, tuple(ScoreEvent(i, value) for i, value in events)) for name, events in state["answers"])
-    return JudgedRollout(*parts, answers)
+    return JudgedRollout(*parts, tuple((name, _events_from_state(events)) for name, events in state["answers"]))
+
+
+def _events_to_state(events: ScoreEvents) -> list[list[float]] | str:
+    """The reason, where there is no score and one was given."""
+    return events.reason if isinstance(events, NoScore) else [[e.index, e.value] for e in events]
+
+
+def _events_from_state(state: list[list[float]] | str) -> ScoreEvents:
+    return NoScore(state) if isinstance(state, str) else tuple(ScoreEvent(int(i), value) for i, value in state)
