@@ -13,11 +13,10 @@ from assent.data.batches import (
     TokenExample,
 )
 from assent.records import Preference
+from assent.rewards.asked import AskedScorer, Failure
 from assent.rewards.function import FunctionScorer
-from assent.rewards.isolated import IsolatedScorer
 from assent.rewards.memory import RecentMemory
 from assent.rewards.model import RewardModelScorer, same_tokens
-from assent.rewards.workers import Failure
 from assent.types import Prompt, Rollout
 
 
@@ -90,7 +89,7 @@ SCORERS = [
     FunctionScorer("length", lambda r: float(len(r.token_ids))),
     FunctionScorer("odd", lambda r: None if len(r.token_ids) == 4 else 1.0),
     RewardModelScorer("model", same_tokens, lambda s: s.lengths_B.float()),
-    IsolatedScorer(
+    AskedScorer(
         "isolated",
         lambda asked: [Failure("timeout") if len(r.token_ids) == 4 else 0.5 * len(r.token_ids) for r in asked],
         source="s",

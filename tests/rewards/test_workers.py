@@ -7,9 +7,9 @@ import mischief
 import pytest
 
 from assent.errors import ConfigError, ContractError
-from assent.rewards.isolated import IsolatedScorer
+from assent.rewards.asked import AskedScorer, Failure
 from assent.rewards.memory import NoMemory, RecentMemory
-from assent.rewards.workers import Failure, Workers
+from assent.rewards.workers import Workers
 from assent.types import NoScore, Prompt, Rollout
 
 pytestmark = pytest.mark.timeout(240)
@@ -120,10 +120,10 @@ def test_a_function_that_fails_to_load_ends_the_run_with_its_traceback():
 # ------------------------------------------------------------------------------------------------ as a scorer
 
 
-def scorer(function, memory=None, said=None, **settings) -> IsolatedScorer:
+def scorer(function, memory=None, said=None, **settings) -> AskedScorer:
     said = [] if said is None else said
     memory = RecentMemory() if memory is None else memory
-    return IsolatedScorer("mine", workers(function, **settings), source="s", memory=memory, say=said.append)
+    return AskedScorer("mine", workers(function, **settings), source="s", memory=memory, say=said.append)
 
 
 def test_no_score_has_a_reason_and_a_score_sits_on_the_last_token():

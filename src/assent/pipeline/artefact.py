@@ -256,10 +256,10 @@ def _broken(folder: Path, got: str) -> ArtefactError:
 
 @functools.cache
 def code_version() -> str:
-    """The package's version and a digest of all its sources, computed once per process."""
+    """The package's version and a digest of all its sources, templates and texts included; once per process."""
     root = Path(assent.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(p for ending in ("py", "jinja", "yaml") for p in root.rglob(f"*.{ending}")):
         digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     return f"{assent.__version__}+{digest.hexdigest()[:12]}"

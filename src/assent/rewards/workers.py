@@ -16,23 +16,11 @@ from multiprocessing.connection import Connection, wait
 from typing import cast
 
 from assent.errors import ConfigError, ContractError
+from assent.rewards.asked import Failure
 from assent.types import Rollout
 
 START_SECONDS = 120.0
 """Longest that a worker may take to start and import the function: it loads torch, beside all others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a function gave no score.
-
-    Args:
-        reason: `declined` (it returned None), `raised`, `timeout`, `died`, `not_a_number` or `not_finite`.
-        detail: a traceback or a sentence; empty for `declined`.
-    """
-
-    reason: str
-    detail: str = ""
 
 
 @dataclass(slots=True)

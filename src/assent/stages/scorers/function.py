@@ -12,8 +12,8 @@ from assent.errors import ConfigError
 from assent.models.folders import CausalModel
 from assent.pipeline.run import StageContext
 from assent.protocols import Scorer
+from assent.rewards.asked import AskedScorer
 from assent.rewards.function import FunctionScorer
-from assent.rewards.isolated import IsolatedScorer
 from assent.rewards.memory import NoMemory, RecentMemory, digest
 from assent.rewards.workers import Workers
 
@@ -72,11 +72,11 @@ class FunctionRef(Frozen):
 
 def isolated(
     label: str, function: Callable, settings: WorkerSettings, context: StageContext, *, source: str
-) -> IsolatedScorer:
+) -> AskedScorer:
     """A function in worker processes, as a scorer."""
     workers = Workers(function, count=settings.count, seconds=settings.seconds, retries=settings.retries)
     memory = RecentMemory() if settings.remember else NoMemory()
-    return IsolatedScorer(label, workers, source=source, memory=memory, say=context.say)
+    return AskedScorer(label, workers, source=source, memory=memory, say=context.say)
 
 
 def source_of(name: str, function: Callable) -> str:

@@ -1,28 +1,52 @@
-"""A function that runs in worker processes as a scorer: remembered, never asked twice, its failures counted."""
+"""Somebody outside who is asked for scores, as a scorer: remembered, never asked twice, failures counted by reason."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
+from assent.protocols import Metered
 from assent.rewards.function import outcome
 from assent.rewards.memory import Memory, key_of
-from assent.rewards.workers import Failure
-from assent.types import NoScore, Rollout, ScoreEvents
+from assent.types import Mean, NoScore, Rollout, ScoreEvents
 
 
-class IsolatedScorer:
-    """Scores whole responses; what the function fails on gets no score, under the reason of the failure.
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why somebody gave no score.
+
+    Args:
+        reason: one word that is counted: `declined`, `raised`, `timeout`, `died`, `not_a_number`, `not_finite`,
+            `unreachable`, `unreadable` or `refused`.
+        detail: a traceback or a sentence; empty where the reason says all.
+    """
+
+    reason: str
+    detail: str = ""
+
+
+class Ask(Protocol):
+    """A function in worker processes, a server, a language model."""
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> Sequence[float | Failure]:
+        """One number or failure per rollout, in order."""
+        ...
+
+
+class AskedScorer:
+    """Scores whole responses; what fails has no score, under the reason of the failure.
 
     Args:
         name: of the score in metrics.
-        ask: one number or failure per rollout, as `Workers` does.
-        source: digest of the function's source; a changed function is another one to the memory.
-        memory: of numbers that it returned.
+        ask: who is asked; where it is `Metered`, so is the scorer.
+        source: names who is asked to the memory: a digest of the function's source, or of address and settings.
+        memory: of the numbers that came back.
         say: is told of the first failure of each reason, with its traceback.
     """
 
     def __init__(
         self,
         name: str,
-        ask: Callable[[Sequence[Rollout]], Sequence[float | Failure]],
+        ask: Ask,
         *,
         source: str,
         memory: Memory,
@@ -52,6 +76,10 @@ class IsolatedScorer:
             else:
                 self.memory.put(key, answer)
         return [outcome(r, _said(known[key])) for key, r in zip(keys, rollouts, strict=True)]
+
+    def metrics(self) -> Mapping[str, Mean]:
+        """What was spent since this was last asked; nothing where asking is free."""
+        return self.ask.metrics() if isinstance(self.ask, Metered) else {}
 
     def _tell(self, failure: Failure, rollout: Rollout) -> None:
         if failure.reason in self._told or failure.reason == "declined":
