@@ -29,6 +29,7 @@ State = dict[str, Any]
 """What `torch.save` can write and `torch.load(weights_only=True)` can read: tensors, numbers, text, lists, dicts."""
 
 B = TypeVar("B", bound="ExperienceBatch")
+S_out = TypeVar("S_out", bound=Scored, covariant=True)
 S_in = TypeVar("S_in", bound=Scored, contravariant=True)
 B_in = TypeVar("B_in", bound=Batch, contravariant=True)
 
@@ -148,6 +149,20 @@ class Scoring(Stateful, Protocol):
     """Rollouts to `Scored`: scores, shaping, old and reference log-probabilities, values, KL coefficient."""
 
     def __call__(self, rollouts: Sequence[Rollout]) -> Scored: ...
+
+
+class ScoringOf(Stateful, Protocol[S_out]):
+    """A scoring that gives a known kind of `Scored`, for what wraps one and hands on the same."""
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> S_out: ...
+
+
+class Follower(Stateful, Protocol):
+    """A part that changes as the policy's weights do."""
+
+    def follow(self, weights: Mapping[str, Tensor], *, version: int) -> None:
+        """These are the weights of a version; one that has been seen before changes nothing."""
+        ...
 
 
 class Keep(Stateful, Protocol):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from assent.errors import ConfigError
 from assent.pipeline.recipe import parse_recipe
@@ -103,9 +104,49 @@ def test_the_soft_overlong_penalty_is_a_setting_of_shaping(start):
     assert all(0 < line["reward/overlong_penalty"] <= 0.5 for line in lines)
 
 
+# ------------------------------------------------------------------------------------------------ following
+
+
+def test_a_reference_that_is_reset_after_every_step_is_always_the_policy(start):
+    _, lines = tuned(start, "reset", "reference_update={name: reset, every: 1}", "exact_kl=true")
+    assert all(abs(line["objective/kl"]) < 1e-4 and line["kl/exact"] < 1e-4 for line in lines)
+    assert [line["kl/reference_age"] for line in lines] == [0, 0, 0, 0]
+    _, still = tuned(start, "still", "exact_kl=true")
+    assert all(line["kl/exact"] > 1e-5 for line in still[1:]) and still[0]["kl/exact"] == pytest.approx(0, abs=1e-6)
+    # The reward of the two differs by the KL, so the policies part; as far as one step they are the same.
+    assert lines[1]["kl/first"] == pytest.approx(still[1]["objective/kl"], abs=1e-6)
+    assert lines[1]["kl/first"] != pytest.approx(lines[1]["objective/kl"], abs=1e-6)
+
+
+def test_a_reset_shows_in_the_age_and_an_average_follows_at_its_rate(start):
+    _, lines = tuned(start, "reset", "reference_update={name: reset, every: 2, watch_first: false}")
+    assert [line["kl/reference_age"] for line in lines] == [0, 1, 0, 1] and "kl/first" not in lines[0]
+    assert abs(lines[2]["objective/kl"]) < 1e-4 < abs(lines[1]["objective/kl"])
+    folder, soft = tuned(start, "soft", "reference_update={name: ema, rate: 0.5}")
+    assert all(line["kl/reference_age"] == 0 for line in soft)
+    assert (folder / "model").is_dir() and soft[3]["kl/first"] != soft[3]["objective/kl"]
+
+
+def test_the_average_of_the_policy_is_what_is_saved(start):
+    from assent.models.folders import load_causal
+
+    plain, lines = tuned(start, "plain")
+    averaged, same = tuned(start, "averaged", "average={decay: 0.25}")
+    assert lines == same, "training does not see the average"
+    one, kept, first = (load_causal(f).model.state_dict() for f in
+                        (plain / "model", averaged / "model", start / "policy"))  # fmt: skip
+    for name in one:
+        # 0.25^4 of the start is left; what the steps between added is small beside the last one's share.
+        assert (kept[name] - one[name]).abs().max() <= (first[name] - one[name]).abs().max()
+    assert any(not torch.equal(kept[n], one[n]) and not torch.equal(kept[n], first[n]) for n in one)
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
+        (["average={decay: 0.9}"], "average and budget.limit exclude each other"),
+        (["reference_update={name: reset}"], "every"),
+        (["reference_update={name: ema, rate: 2.0}"], r"at a rate in \(0, 1\]"),
         (["dynamic_sampling={tries: 3}"], "samples_per_prompt must be at least 2; got 1"),
         (["dynamic_sampling={trys: 3}", "samples_per_prompt=2"], "did you mean 'tries'"),
         (["lag=-1"], "greater than or equal to 0"),

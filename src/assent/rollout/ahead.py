@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from torch import Tensor
 
 from assent.errors import ConfigError
-from assent.protocols import State
+from assent.protocols import Follower, State
 from assent.rollout.drawn import Drawing, Drawn, drawn_from_state, drawn_to_state
 from assent.types import Mean, Prompt, Rollout
 
@@ -27,13 +27,20 @@ class AheadSource:
         lag: steps drawn ahead; at least 0.
         prompts: those of the drawing.
         decode: response tokens to text.
+        followers: parts that are passed every new version of the weights, after the engine.
 
     Raises:
         ConfigError: `lag` below 0.
     """
 
     def __init__(
-        self, drawing: Drawing, prompts: Sequence[Prompt], decode: Callable[[Sequence[int]], str], *, lag: int = 0
+        self,
+        drawing: Drawing,
+        prompts: Sequence[Prompt],
+        decode: Callable[[Sequence[int]], str],
+        *,
+        lag: int = 0,
+        followers: Sequence[Follower] = (),
     ) -> None:
         if lag < 0:
             raise ConfigError(
@@ -42,7 +49,7 @@ class AheadSource:
                 why="a step cannot be drawn with weights that do not exist yet",
                 fix="set lag to 0, or to the steps that sampling runs ahead of training",
             )
-        self._drawing, self._lag, self._decode = drawing, lag, decode
+        self._drawing, self._lag, self._decode, self._followers = drawing, lag, decode, list(followers)
         self._prompts = {p.id: p for p in prompts}
         self._next = 0
         self._waiting: deque[Drawn] = deque()
@@ -69,9 +76,11 @@ class AheadSource:
     def sync(self, weights: Mapping[str, Tensor], *, version: int) -> None:
         """Pass new weights on; they are those of the next step that is drawn."""
         self._drawing.sync(weights, version=version)
+        for follower in self._followers:
+            follower.follow(weights, version=version)
 
     def state_dict(self) -> State:
-        """The step to come, the rollouts that wait, and the drawing's own state."""
+        """The step to come, the rollouts that wait, and the drawing's own state; followers keep their own."""
         waiting = [drawn_to_state(drawn) for drawn in self._waiting]
         return {"next": self._next, "waiting": waiting, "drawing": self._drawing.state_dict()}
 

@@ -9,7 +9,7 @@ from torch import nn
 from assent.algorithms.ppo import PPO
 from assent.loops.online import online
 from assent.models.folders import CausalModel, save_causal
-from assent.models.forward import ModelForward
+from assent.models.forward import ModelForward, ScalarModel, ValueHead
 from assent.models.tokenizer import require_same_tokenizer, stop_ids
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
@@ -20,6 +20,7 @@ from assent.stages.first_batch import Rl, SkipChecks, check_rl
 from assent.stages.generation import decoder
 from assent.stages.online.critic import CriticSpec, build_critic, save_critic
 from assent.stages.online.mixture import PretrainingMix, build_mixture
+from assent.stages.online.references import AnyReferenceUpdate, build_following
 from assent.stages.online.samples import SampleBook
 from assent.stages.online.sampling import DynamicSampling, asked_once, build_source
 from assent.stages.online_algorithms import AnyAlgorithm
@@ -36,9 +37,12 @@ from assent.stages.parts import (
 from assent.stages.scorers import RewardSpec, named_apart
 from assent.stages.sources import AnyTasks, take
 from assent.train.checkpoint import StateFile
+from assent.train.followers import Averaging
 from assent.train.guard import KLBudget, KLGuard
+from assent.train.learner import LocalLearner
 from assent.train.overlong import FinishedOnly
 from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping, WeightedScorer
+from assent.types import Prompt
 
 
 class RlSpec(StageSpec):
@@ -47,6 +51,9 @@ class RlSpec(StageSpec):
     Args:
         policy: what is trained.
         reference: what it is leashed to; the starting policy when None. A frozen snapshot, never "adapters off".
+        reference_update: how the snapshot moves after each step, `{name: reset, every: 50}` or
+            `{name: ema, rate: 0.01}`; None keeps it where it is.
+        average: `{decay: 0.992}` saves the average of the policy over the steps in its place (InstructGPT).
         rewards: what it is trained on, a weighted sum.
         watch: scored and logged, never trained on: a held-out reward model, or the domain's gold.
         critic: the value model, of PPO alone; None for `CriticSpec`'s defaults.
@@ -62,6 +69,7 @@ class RlSpec(StageSpec):
         algorithm: `{name: ppo, ...}`, `{name: rloo, ...}` or `{name: grpo, ...}`; PPO without a name.
         shaping: from score to what is trained on.
         kl: coefficient per nat of a sequence, fixed or adaptive.
+        exact_kl: also measure the KL of each state over the whole vocabulary, `kl/exact`; two forward passes more.
         budget: KL at which the run stops and rolls back.
         mix: pretraining text mixed in.
         optimization: how weights are moved.
@@ -70,6 +78,8 @@ class RlSpec(StageSpec):
 
     policy: ModelRef
     reference: ModelRef | None = None
+    reference_update: AnyReferenceUpdate | None = None
+    average: Averaging | None = None
     rewards: list[RewardSpec] = Field(min_length=1)
     watch: tuple[RewardSpec, ...] = ()
     critic: CriticSpec | None = None
@@ -85,6 +95,7 @@ class RlSpec(StageSpec):
     algorithm: AnyAlgorithm = PPO()
     shaping: Shaping = Shaping()
     kl: KLControl = KLControl()
+    exact_kl: bool = False
     budget: KLBudget = KLBudget()
     mix: PretrainingMix | None = None
     optimization: Optimization
@@ -103,6 +114,11 @@ class RlSpec(StageSpec):
                 "dynamic_sampling compares the responses to one prompt, so samples_per_prompt must be at least 2; "
                 f"got {self.samples_per_prompt}"
             )
+        if self.average is not None and self.budget.limit is not None:
+            raise ValueError(
+                "average and budget.limit exclude each other: the average would hold the weights that the budget rolls "
+                "back; leave one out"
+            )
         if self.critic is not None and not self.algorithm.uses_critic:
             raise ValueError(f"{name} has no critic, so `critic` would change nothing: delete it")
         return self
@@ -115,38 +131,34 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
     frozen(reference.model)
     critic = build_critic(spec.critic, spec.rewards, context, policy) if spec.algorithm.uses_critic else None
     temperature = spec.generation.temperature
-    forward = ModelForward(policy=policy.model, critic=critic, temperature=temperature)
-    roles: dict[str, nn.Module] = {"policy": policy.model} | ({} if critic is None else {"critic": critic})
-    updates = spec.steps * spec.algorithm.epochs * spec.algorithm.minibatches
-    mix = None if spec.mix is None else build_mixture(spec.mix, context, policy, updates)
-    learner = build_learner(
-        context,
-        spec.optimization,
-        forward,
-        roles,
-        total_steps=updates,
-        critic_optimizer=(spec.critic or CriticSpec()).optimizer,
-        mixture=mix,
-    )
+    forward = ModelForward(policy=policy.model, critic=critic, reference=reference.model, temperature=temperature)
+    learner = _learner(spec, context, policy, critic, forward)
     engine = NativeEngine(policy.model, slots=spec.generation.slots)
     prompts = answerable(policy, take(spec.tasks, context), spec.longest_prompt, spec.generation, context)
     decode = decoder(policy)
-    plain = PromptSource(
-        prompts,
-        engine,
-        spec.generation.sampling(stop_ids(policy.tokenizer)),
-        prompts_per_step=spec.prompts_per_step,
-        samples_per_prompt=spec.samples_per_prompt,
-        steps=spec.steps,
-        seed=context.seed,
-        decode=decode,
-    )
+    plain = _prompt_source(spec, context, policy, engine, prompts)
     named_apart([*spec.rewards, *spec.watch])
     judges = [WeightedScorer(r.scorer(context, policy), r.weight) for r in spec.rewards]
     watched = [WeightedScorer(w.scorer(context, policy), 0.0) for w in spec.watch]
     scoring = _scoring(spec, [*asked_once(judges, spec.dynamic_sampling), *watched], forward, reference)
+    following = build_following(
+        spec.reference_update,
+        spec.average,
+        policy,
+        reference,
+        forward,
+        exact_kl=spec.exact_kl,
+        token_budget=spec.optimization.token_budget,
+    )
     source = build_source(
-        plain, spec.dynamic_sampling, judges, prompts, decode, groups=spec.prompts_per_step, lag=spec.lag
+        plain,
+        spec.dynamic_sampling,
+        judges,
+        prompts,
+        decode,
+        groups=spec.prompts_per_step,
+        lag=spec.lag,
+        followers=list(following.parts.values()),
     )
     same_start = spec.reference is None or spec.reference == spec.policy
     parts = Rl(
@@ -164,7 +176,7 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
         FinishedOnly(scoring) if spec.overlong_filter else scoring,
         context.out / "samples.jsonl",
         per_epoch=len(prompts) * spec.samples_per_prompt,
-        notes=[lambda: source.metrics],
+        notes=[lambda _: source.metrics, *following.notes],
     )
     guard = KLGuard(spec.budget, policy.model)
     state: dict[str, Stateful] = {
@@ -173,13 +185,52 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
         "scoring": samples,
         "guard": guard,
         "tracker": context.tracker,
+        **following.state,
     }
     checkpoint = StateFile(context.state, state, every_seconds=spec.optimization.checkpoint_seconds)
     online(source, samples, spec.algorithm, learner, context.tracker, checkpoint, guard)
     first_batch.finish()
+    if following.average is not None:
+        following.average.put()
     save_causal(context.out / MODEL, policy)
     save_critic(critic, policy, samples.newest_responses(10), context)
     return samples.closing_figures() | {"rolled_back": float(guard.rolled_back)}
+
+
+def _learner(
+    spec: RlSpec,
+    context: StageContext,
+    policy: CausalModel,
+    critic: ScalarModel | ValueHead | None,
+    forward: ModelForward,
+) -> LocalLearner:
+    roles: dict[str, nn.Module] = {"policy": policy.model} | ({} if critic is None else {"critic": critic})
+    updates = spec.steps * spec.algorithm.epochs * spec.algorithm.minibatches
+    mix = None if spec.mix is None else build_mixture(spec.mix, context, policy, updates)
+    return build_learner(
+        context,
+        spec.optimization,
+        forward,
+        roles,
+        total_steps=updates,
+        critic_optimizer=(spec.critic or CriticSpec()).optimizer,
+        mixture=mix,
+    )
+
+
+def _prompt_source(
+    spec: RlSpec, context: StageContext, policy: CausalModel, engine: NativeEngine, prompts: Sequence[Prompt]
+) -> PromptSource:
+    return PromptSource(
+        prompts,
+        engine,
+        spec.generation.sampling(stop_ids(policy.tokenizer)),
+        prompts_per_step=spec.prompts_per_step,
+        samples_per_prompt=spec.samples_per_prompt,
+        steps=spec.steps,
+        seed=context.seed,
+        decode=decoder(policy),
+    )
 
 
 def _scoring(

@@ -16,7 +16,8 @@ class KLBudget:
     """How far the policy may go.
 
     Args:
-        limit: mean KL to the reference of one batch of rollouts, in nats per sequence; None for no limit.
+        limit: mean KL to the reference of one batch of rollouts, in nats per sequence, to the first one where the
+            reference moves and that is watched; None for no limit.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -41,7 +42,7 @@ class KLGuard:
         """Whether these rollouts exceed the budget; if so the policy is back at the last weights that did not."""
         if self.budget.limit is None:
             return False
-        if scored.metrics["objective/kl"].value <= self.budget.limit:
+        if scored.metrics.get("kl/first", scored.metrics["objective/kl"]).value <= self.budget.limit:
             self.kept = {n: p.detach().clone() for n, p in self.policy.state_dict().items()}
             return False
         self._restore(self.kept)

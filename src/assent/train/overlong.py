@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from assent.errors import ContractError
 from assent.functional import returns
-from assent.protocols import State, Stateful
+from assent.protocols import ScoringOf, State
 from assent.types import Mean, Rollout, Scored
 
 S = TypeVar("S", bound=Scored)
-S_out = TypeVar("S_out", bound=Scored, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +39,6 @@ class SoftOverlong:
         """What is added to each score, `[B]`, at most 0."""
         soft_B = returns.soft_overlong(lengths_B, limit=self.limit, margin=self.margin)
         return self.weight * torch.where(ended_B, soft_B, -1.0)
-
-
-class ScoringOf(Stateful, Protocol[S_out]):
-    """A scoring that gives a known kind of `Scored`."""
-
-    def __call__(self, rollouts: Sequence[Rollout]) -> S_out: ...
 
 
 class FinishedOnly(Generic[S]):

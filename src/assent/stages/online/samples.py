@@ -1,18 +1,16 @@
 """Rollouts kept to be read."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from assent.protocols import Scoring, State
+from assent.train.divergence import Note
 from assent.types import Mean, Rollout, Scored
 
 SAMPLES_KEPT = 8
 """Rollouts of a step that are kept to be read."""
-
-Notes = Callable[[], Mapping[str, Mean]]
-"""Figures of the present step, by name."""
 
 
 class SampleBook:
@@ -25,7 +23,7 @@ class SampleBook:
         notes: figures of other parts, asked for at each step and logged with the scores.
     """
 
-    def __init__(self, scoring: Scoring, path: Path, *, per_epoch: int, notes: Sequence[Notes] = ()) -> None:
+    def __init__(self, scoring: Scoring, path: Path, *, per_epoch: int, notes: Sequence[Note] = ()) -> None:
         self.scoring, self.path, self.per_epoch, self.notes = scoring, path, per_epoch, list(notes)
         self.step, self.asked, self.episodes = 0, 0, 0
         self.last: dict[str, float] = {}
@@ -47,7 +45,7 @@ class SampleBook:
                 }
                 file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
         lag = Mean(float(sum(self.step - r.version for r in rollouts)), float(len(rollouts)))
-        noted = {name: mean for note in self.notes for name, mean in note().items()}
+        noted = {name: mean for note in self.notes for name, mean in note(scored).items()}
         self.step += 1
         self.asked += int(noted["sampling/asked"].value) if "sampling/asked" in noted else len(rollouts)
         self.episodes += len(scored.rollouts)

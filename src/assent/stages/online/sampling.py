@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pydantic import Field
 
 from assent.config import Frozen
+from assent.protocols import Follower
 from assent.rewards.asked_once import AskedOnce
 from assent.rollout.ahead import AheadSource
 from assent.rollout.drawn import Drawing
@@ -41,6 +42,7 @@ def build_source(
     *,
     groups: int,
     lag: int,
+    followers: Sequence[Follower],
 ) -> AheadSource:
     """The source of the loop.
 
@@ -48,9 +50,10 @@ def build_source(
         scorers: what the policy is trained on; asked here under dynamic sampling.
         groups: prompts of a step.
         lag: steps that sampling runs ahead.
+        followers: parts that follow the policy's weights.
     """
     drawing: Drawing = plain
     if dynamic is not None:
         asked = [(w.scorer, w.weight) for w in scorers]
         drawing = DynamicDrawing(plain, asked, groups=groups, tries=dynamic.tries, spread=dynamic.spread)
-    return AheadSource(drawing, prompts, decode, lag=lag)
+    return AheadSource(drawing, prompts, decode, lag=lag, followers=followers)

@@ -31,6 +31,24 @@ OBJECTIVE = Section(
             "It should be near `objective/kl`; when the two part, the estimate rests on a few improbable tokens.",
         ),
         Metric(
+            "kl/first", "nats per sequence",
+            "where the reference moves: the divergence from the first one, as `objective/kl` is that from the present "
+            "one",
+            Range(high=100.0),
+            "It is how far the run has gone in all, which a moving reference does not bound: lower the rate, reset "
+            "less often, or set `budget`, which counts from here.",
+            "KL first",
+        ),
+        Metric(
+            "kl/reference_age", "updates", "updates of the policy since the reference last moved", None,
+            "It climbs to `every` - 1 and falls to 0; KL and reward jump where it falls.",
+        ),
+        Metric(
+            "kl/exact", "nats per sequence",
+            "mean over responses of the summed KL of each of their states over the whole vocabulary (exact_kl)", None,
+            "The same expectation as `objective/kl` with less noise. Apart for long: as for `objective/kl` below -0.5.",
+        ),
+        Metric(
             "kl/coefficient", "score per nat", "the KL coefficient in force for this batch", None,
             "Constant when fixed. An adaptive one that only grows cannot hold its target: lower the learning rate.",
             "beta",
