@@ -10,7 +10,7 @@ from assent.doctor.layout import Padded, gradient_is_one, padded, padding_change
 from assent.errors import CheckFailed
 from assent.models.folders import scalar_from_causal
 from assent.models.forward import ModelForward
-from assent.models.prepare import backbone_states
+from assent.models.trunk import backbone_states
 from assent.types import ComparisonBatch, Loss, Sequences, TokenBatch
 
 FLOAT = torch.float32

@@ -7,7 +7,7 @@ from doctor_parts import END, language_model, ragged
 from assent.doctor.scores import distinct, score_reads_the_end
 from assent.errors import CheckFailed
 from assent.models.folders import scalar_from_causal
-from assent.models.prepare import backbone_states
+from assent.models.trunk import backbone_states
 from assent.types import Sequences
 
 SCALAR = scalar_from_causal(language_model(), seed=0).scalar

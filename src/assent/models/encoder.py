@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from assent.errors import ContractError
-from assent.models.prepare import disable_dropout, embedding_weight, free_padding_row
+from assent.models.prepare import disable_dropout, free_padding_row
+from assent.models.trunk import embedding_weight
 from assent.types import Sequences
 
 Pooling = Literal["mean", "cls"]

@@ -18,14 +18,13 @@ from assent.models.encoder import AnyEncoder
 from assent.models.prepare import (
     HeadStates,
     LogitStates,
-    backbone_states,
     check_scores,
-    embedding_weight,
     exact_kl,
-    pick,
+    hidden_at,
     prepare,
     reader_of,
 )
+from assent.models.trunk import embedding_weight, pick
 from assent.types import ActorCriticOutputs, LeashedOutputs, Sequences, TokenOutputs
 
 SCORE_OFFSET = "assent_score_offset"
@@ -43,24 +42,25 @@ class Places:
     """Where the N included response tokens of a block are.
 
     Args:
-        before_N: index of the token before each, that is of the state it is drawn from, into the flattened block.
+        row_N: the row of each.
+        before_N: place in its row of the token before each, that is of the state it is drawn from.
         at_N: index of its own place in the flattened `[B, T]`.
         tokens_N: the tokens.
     """
 
+    row_N: Tensor
     before_N: Tensor
     at_N: Tensor
     tokens_N: Tensor
     shape_BT: torch.Size
 
     @classmethod
-    def of(cls, sequences: Sequences, *, width: int) -> "Places":
-        """Args: width: tokens per row of the block that will be read, `L` or `L - 1`."""
+    def of(cls, sequences: Sequences) -> "Places":
         at_N = sequences.mask_BT.flatten().nonzero()[:, 0]
         row_N = at_N.div(sequences.mask_BT.shape[1], rounding_mode="floor")
         own_N = sequences.prompt_lengths_B[row_N] + at_N % sequences.mask_BT.shape[1]
         tokens_N = pick(sequences.token_ids_BL[..., None], row_N * sequences.token_ids_BL.shape[1] + own_N)[:, 0]
-        return cls(row_N * width + own_N - 1, at_N, tokens_N, sequences.mask_BT.shape)
+        return cls(row_N, own_N - 1, at_N, tokens_N, sequences.mask_BT.shape)
 
     def spread(self, values_N: Tensor) -> Tensor:
         """`[B, T]`, 0 elsewhere."""
@@ -73,10 +73,8 @@ def _raised(x: Tensor) -> Tensor:
 
 
 def _policy_states(model: PreTrainedModel, sequences: Sequences) -> tuple[HeadStates | LogitStates, Places]:
-    # The last token of the block predicts nothing that is asked, so it is not read.
-    ids_BL = sequences.token_ids_BL[:, :-1]
-    places = Places.of(sequences, width=ids_BL.shape[1])
-    return reader_of(model)(model, ids_BL, sequences.positions()[:, :-1], places.before_N), places
+    places = Places.of(sequences)
+    return reader_of(model)(model, sequences, places.row_N, places.before_N), places
 
 
 def token_outputs(model: PreTrainedModel, sequences: Sequences, *, temperature: float) -> TokenOutputs:
@@ -151,15 +149,13 @@ class ScalarModel(nn.Module):
 
         The state before response token t is the hidden state at `prompt_length - 1 + t`: it has not seen token t.
         """
-        ids_BL = sequences.token_ids_BL[:, :-1]
-        places = Places.of(sequences, width=ids_BL.shape[1])
-        return places.spread(self._read(pick(backbone_states(self.model, ids_BL), places.before_N)))
+        places = Places.of(sequences)
+        return places.spread(self._read(hidden_at(self.model, sequences, places.row_N, places.before_N)))
 
     def last_scores(self, sequences: Sequences) -> Tensor:
         """Score at the last token of each response, `[B]`, whatever that token is, and whatever the mask says of it."""
         rows_B = torch.arange(len(sequences), device=sequences.token_ids_BL.device)
-        last_B = rows_B * sequences.token_ids_BL.shape[1] + sequences.lengths_B - 1
-        return self._read(pick(backbone_states(self.model, sequences.token_ids_BL), last_B))
+        return self._read(hidden_at(self.model, sequences, rows_B, sequences.lengths_B - 1))
 
     @torch.no_grad()
     def normalise(self, mean: float, std: float) -> None:

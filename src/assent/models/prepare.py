@@ -23,6 +23,9 @@ from assent.functional.logprobs import (
     linear_token_logprobs_and_entropy,
     token_logprobs,
 )
+from assent.models import prefix
+from assent.models.trunk import backbone_states, embedding_weight, pick, positions
+from assent.types import PackedSequences, Sequences
 
 PROBE_ROWS, PROBE_LENGTH = 2, 8
 PROBE_TOLERANCE = 1e-4  # relative; float32 differs by about 1e-6 between two orders of summation
@@ -79,75 +82,49 @@ def exact_kl(states: HeadStates | LogitStates, reference: HeadStates | LogitStat
     return kl.exact(states.logits() / temperature, reference.logits().detach() / temperature)
 
 
-ReadStates = Callable[[PreTrainedModel, Tensor, Tensor, Tensor], HeadStates | LogitStates]
-"""`(model, token_ids_BL, places_N) -> states`: places index the flattened `[B * L]`."""
+ReadStates = Callable[[PreTrainedModel, Sequences, Tensor, Tensor], HeadStates | LogitStates]
+"""`(model, sequences, row_N, place_N) -> states` at N places of the block."""
 
 
-def embedding_weight(model: PreTrainedModel) -> Tensor:
-    """The input embedding table, `[V, D]`."""
-    weight = model.get_input_embeddings().weight
-    assert isinstance(weight, Tensor)
-    return weight
+def hidden_at(model: PreTrainedModel, sequences: Sequences, row_N: Tensor, place_N: Tensor) -> Tensor:
+    """Hidden states after the final norm at N places, `[N, D]`; only as many columns are run as are asked for, and a
+    prompt that several rows share once, where that saves time.
 
-
-def positions(token_ids_BL: Tensor) -> Tensor:
-    """`[1, L]`: 0, 1, 2, ... With right padding the positions of a token do not depend on its neighbours."""
-    return torch.arange(token_ids_BL.shape[1], device=token_ids_BL.device)[None]
-
-
-def backbone_states(model: PreTrainedModel, token_ids_BL: Tensor, positions_BL: Tensor | None = None) -> Tensor:
-    """Hidden states after the final norm, `[B, L, D]`, before any head.
-
-    Where positions fall, transformers begins another sequence and keeps attention within it (`check_packing`).
-    No attention mask is passed: padding is on the right of causal attention, so no real token ever sees it, and
-    scaled-dot-product attention takes its faster causal path.
+    Args:
+        row_N, place_N: row of the block, and place within it.
 
     Raises:
         ContractError: the block is longer than the positions that the model has.
     """
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if longest is not None and token_ids_BL.shape[1] > longest:
-        raise ContractError(
-            "a sequence is longer than the model's positions",
-            got=f"{token_ids_BL.shape[1]} tokens for max_position_embeddings={longest}",
-            why="learned positions do not exist there, and rotary ones were never trained there",
-            fix="shorten prompt plus response, or take a model with more positions",
-        )
-    outputs = model.base_model(
-        input_ids=token_ids_BL,
-        attention_mask=None,
-        position_ids=positions(token_ids_BL) if positions_BL is None else positions_BL,
-        use_cache=False,
-    )
-    states_BLD: Tensor = outputs.last_hidden_state
-    return states_BLD
+    reach_B = torch.zeros_like(sequences.prompt_lengths_B).scatter_reduce(0, row_N, place_N + 1, "amax")
+    if getattr(model, "assent_shares", False) and not isinstance(sequences, PackedSequences):
+        found = prefix.plan(sequences, reach_B)
+        if found is not None:
+            return prefix.shared_states(model, sequences, found, row_N, place_N)
+    width = max(1, int(reach_B.max()))
+    states_BLD = backbone_states(model, sequences.token_ids_BL[:, :width], sequences.positions()[:, :width])
+    return pick(states_BLD, row_N * width + place_N)
 
 
-def pick(states_BLX: Tensor, places_N: Tensor) -> Tensor:
-    # index_select on the flattened block: its backward is one index_add, several times faster than that of x[rows, t].
-    return states_BLX.flatten(0, 1).index_select(0, places_N)
-
-
-def read_through_head(
-    model: PreTrainedModel, token_ids_BL: Tensor, positions_BL: Tensor, places_N: Tensor
-) -> HeadStates:
+def read_through_head(model: PreTrainedModel, sequences: Sequences, row_N: Tensor, place_N: Tensor) -> HeadStates:
     """Backbone, then the head where asked; the logits of other places never exist."""
     head = model.get_output_embeddings()
-    return HeadStates(pick(backbone_states(model, token_ids_BL, positions_BL), places_N), head.weight, head.bias)
+    return HeadStates(hidden_at(model, sequences, row_N, place_N), head.weight, head.bias)
 
 
-def read_whole_logits(
-    model: PreTrainedModel, token_ids_BL: Tensor, positions_BL: Tensor, places_N: Tensor
-) -> LogitStates:
+def read_whole_logits(model: PreTrainedModel, sequences: Sequences, row_N: Tensor, place_N: Tensor) -> LogitStates:
     """The model's own logits at every place; slower and larger, and right for every model."""
+    # The last token of the block predicts nothing that is asked, so it is not read.
+    ids_BL = sequences.token_ids_BL[:, :-1]
     outputs = model(
-        input_ids=token_ids_BL,
+        input_ids=ids_BL,
         attention_mask=None,
-        position_ids=positions_BL,
+        position_ids=sequences.positions()[:, :-1],
         use_cache=False,
         output_hidden_states=True,
     )
-    return LogitStates(pick(outputs.hidden_states[-1], places_N), pick(outputs.logits, places_N))
+    at_N = row_N * ids_BL.shape[1] + place_N
+    return LogitStates(pick(outputs.hidden_states[-1], at_N), pick(outputs.logits, at_N))
 
 
 @torch.no_grad()
@@ -209,6 +186,7 @@ def prepare(model: PreTrainedModel) -> None:
     disable_dropout(model)
     free_padding_row(model)
     check_backbone(model)
+    vars(model)["assent_shares"] = shares_prefixes(model)
 
 
 # ------------------------------------------------------------------------------------------------ probes
@@ -274,6 +252,29 @@ def check_backbone(model: PreTrainedModel) -> None:
             why="a token's log-probability would depend on the tokens after it, and on padding",
             fix="use a decoder-only language model",
         )
+
+
+@torch.no_grad()
+def shares_prefixes(model: PreTrainedModel) -> bool:
+    """Whether rows that share a prompt may be read with the prompt run once: the states are those of the whole rows."""
+    if not prefix.has_plain_cache(model):
+        return False
+    ids_BL = _probe_ids(model)[:1].expand(3, -1).clone()
+    ids_BL[1:, 4:] = ids_BL[:2, 4:].flip(1)
+    prompts, responses = [4, 4, 3], [4, 2, 3]
+    sequences = Sequences.of(
+        [row[:n] for row, n in zip(ids_BL.tolist(), prompts, strict=True)],
+        [row[n : n + t] for row, n, t in zip(ids_BL.tolist(), prompts, responses, strict=True)],
+    ).to(ids_BL.device)
+    row_N = torch.tensor([r for r in range(3) for _ in range(prompts[r] + responses[r])], device=ids_BL.device)
+    place_N = torch.cat([torch.arange(p + t) for p, t in zip(prompts, responses, strict=True)]).to(ids_BL.device)
+    row_U, prompt_B = prefix.distinct_prompts(sequences)
+    every = torch.arange(3, device=ids_BL.device)
+    planned = prefix.Plan(row_U, prompt_B, ((every, max(responses)),), max(prompts))
+    with _training_mode(model, False):
+        lent = prefix.shared_states(model, sequences, planned, row_N, place_N)
+        whole = backbone_states(model, sequences.token_ids_BL)
+    return _close(lent, pick(whole, row_N * whole.shape[1] + place_N))
 
 
 @torch.no_grad()
