@@ -77,6 +77,28 @@ class OfflineAlgorithm(Protocol[B_in]):
     def loss(self, batch: B_in, forward: Forward) -> Loss: ...
 
 
+@runtime_checkable
+class WholeStep(Protocol):
+    """An algorithm whose loss needs to know something of the whole optimiser step, which no micro-batch can know.
+
+    Before any gradient the learner asks `first_pass` of every micro-batch, adds the answers over micro-batches and
+    processes, and `complete`s each micro-batch with the sum: the loss is then the same under any split. What `carry`
+    makes of the metrics of a finished step is kept with the learner's state and handed to the next.
+    """
+
+    def first_pass(self, part: Any, forward: Forward) -> Mapping[str, Mean]:
+        """Totals and counts over one micro-batch, without gradient."""
+        ...
+
+    def complete(self, part: Any, measured: Mapping[str, Mean], carried: Mapping[str, Mean]) -> Batch:
+        """A micro-batch with what its loss needs to know, from the whole step and from the steps before."""
+        ...
+
+    def carry(self, carried: Mapping[str, Mean], metrics: Mapping[str, Mean]) -> dict[str, Mean]:
+        """What the next step is told, from what this one was told and what it found; over all processes."""
+        ...
+
+
 class ExperienceBatch(Batch, Protocol):
     """A batch that also says how it came about."""
 

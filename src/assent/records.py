@@ -163,7 +163,30 @@ class Comparison:
         return cls(id, prompt, tuple(responses), tuple(pairs), annotator, tuple(shown), kind)
 
 
-Record = Document | Demonstration | Task | Comparison
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One response that somebody called desirable or not, by itself: a thumb up or down.
+
+    Args:
+        id: unique within its data set.
+        prompt: what was answered.
+        response: the answer.
+        desirable: what was said of it.
+        annotator: who said it; empty when unknown.
+        kind: slice label of the prompt, empty when unknown.
+        ended: whether the response came to its end by itself rather than at a length limit.
+    """
+
+    id: str
+    prompt: PromptText
+    response: str
+    desirable: bool
+    annotator: str = ""
+    kind: str = ""
+    ended: bool = True
+
+
+Record = Document | Demonstration | Task | Comparison | Judgement
 """What a data artefact holds, one JSON line each."""
 
 

@@ -8,18 +8,26 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from assent.algorithms.apo_down import APODown
+from assent.algorithms.apo_zero import APOZero
+from assent.algorithms.bco import BCO
+from assent.algorithms.cpo import CPO
 from assent.algorithms.dpo import DPO
 from assent.algorithms.grpo import GRPO
+from assent.algorithms.hinge import Hinge
 from assent.algorithms.ipo import IPO
+from assent.algorithms.kto import KTO
 from assent.algorithms.orpo import ORPO
 from assent.algorithms.ppo import PPO
 from assent.algorithms.reward_model import RewardModel
 from assent.algorithms.rloo import RLOO
+from assent.algorithms.robust_dpo import RobustDPO
 from assent.algorithms.sft import SFT
 from assent.algorithms.simpo import SimPO
 from assent.evals.toy_world import TableForward, Tables
 from assent.track.catalogue import lookup
 from assent.types import (
+    BaselinedBatch,
     ComparisonBatch,
     ConstantLength,
     Experience,
@@ -31,6 +39,7 @@ from assent.types import (
     Sequences,
     TokenBatch,
     TokenMean,
+    UnpairedBatch,
 )
 
 
@@ -62,16 +71,36 @@ def comparisons(seed: int) -> ComparisonBatch:
     )
 
 
+COUNTS, CHOSEN, REJECTED = [2, 4, 3, 1, 2], [0, 2, 2, 4, 5, 6, 8, 10], [1, 3, 4, 3, 2, 7, 6, 11]
+"""Five prompts, the second with four responses in four pairs, the fourth with a response in no pair."""
+
+
 def pairs(seed: int) -> PairBatch:
-    return PairBatch(sequences_of(10, seed))
+    indices = torch.tensor(COUNTS), torch.tensor(CHOSEN), torch.tensor(REJECTED)
+    return PairBatch(sequences_of(sum(COUNTS), seed), *indices)
+
+
+def by_the_reference(sequences: Sequences) -> torch.Tensor:
+    """Another table than the policy."""
+    with torch.no_grad():
+        log = TableForward(Tables(2, 3, seed=7)).logprobs(sequences)
+    return torch.where(sequences.mask_BT, log, 0.0).sum(1)
 
 
 def referenced_pairs(seed: int) -> ReferencedPairBatch:
-    """The reference another table than the policy."""
-    sequences = sequences_of(10, seed)
-    with torch.no_grad():
-        log = TableForward(Tables(2, 3, seed=7)).logprobs(sequences)
-    return ReferencedPairBatch(sequences, torch.where(sequences.mask_BT, log, 0.0).sum(1))
+    base = pairs(seed)
+    return ReferencedPairBatch(
+        base.sequences, base.counts_G, base.chosen_P, base.rejected_P, by_the_reference(base.sequences)
+    )
+
+
+def single_judgements(seed: int) -> BaselinedBatch:
+    """Responses that were judged up to three times, against a baseline."""
+    sequences = sequences_of(sum(COUNTS), seed)
+    rows = torch.tensor([0, 1, 2, 2, 2, 4, 5, 6, 8, 9, 10, 11])
+    desirable = torch.arange(len(rows)) % 3 != 1
+    batch = UnpairedBatch(sequences, torch.tensor(COUNTS), rows, desirable, by_the_reference(sequences))
+    return batch.against(0.2)
 
 
 def experience(seed: int) -> Experience:
@@ -103,8 +132,17 @@ CASES: dict[str, Case] = {
     "reward_model centred": (RewardModel(centering=0.01), comparisons),
     "dpo": (DPO(), referenced_pairs),
     "dpo with every option": (DPO(beta=0.5, label_smoothing=0.1, nll_weight=0.2), referenced_pairs),
+    "dpo length-normalised": (DPO(beta=5.0, length_normalised=True), referenced_pairs),
+    "robust_dpo": (RobustDPO(), referenced_pairs),
     "ipo": (IPO(), referenced_pairs),
+    "hinge": (Hinge(), referenced_pairs),
+    "apo_zero": (APOZero(), referenced_pairs),
+    "apo_down": (APODown(label_smoothing=0.1), referenced_pairs),
+    "cpo": (CPO(), pairs),
+    "kto": (KTO(desirable_weight=1.3), single_judgements),
+    "bco": (BCO(), single_judgements),
     "simpo": (SimPO(), pairs),
+    "simpo with nll": (SimPO(nll_weight=0.5), pairs),
     "orpo": (ORPO(), pairs),
     "ppo": (PPO(), experience),
     "ppo with every option": (PPO(dual_clip=3.0, entropy_coef=0.01, value_clip=None, clip_high=0.28), experience),

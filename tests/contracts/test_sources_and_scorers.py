@@ -1,17 +1,15 @@
 """What every batch source and every scorer must do."""
 
 import pytest
-import torch
 
 from assent.data.batches import (
     ComparisonBatches,
     ComparisonExample,
     PackedBatches,
-    PairBatches,
-    PairExample,
     TokenBatches,
     TokenExample,
 )
+from assent.data.judged import JudgedBatches, PairUnit, Response, pair_batch
 from assent.records import Preference
 from assent.rewards.asked import AskedScorer, Failure
 from assent.rewards.function import FunctionScorer
@@ -34,8 +32,9 @@ def comparison_batches(seed=0):
 
 
 def pair_batches(seed=0):
-    examples = [PairExample([i], [i, 1], [i, 2, 3]) for i in range(9)]
-    return PairBatches(examples, torch.arange(18.0).view(9, 2), batch_size=4, epochs=3, seed=seed)
+    responses = [(Response.whole([i, 1]), Response.whole([i, 2, 3])) for i in range(9)]
+    units = [PairUnit((i,), both, ((0, 1),)) for i, both in enumerate(responses)]
+    return JudgedBatches(units, lambda some: pair_batch([units[i] for i in some]), batch_size=4, epochs=3, seed=seed)
 
 
 SOURCES = [token_batches, packed_batches, comparison_batches, pair_batches]

@@ -60,7 +60,9 @@ def context_in(folder: Path, *, name: str = "policy", inputs: Mapping[str, Any] 
     for part in ("out", "state"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
-    return StageContext(name, 0, inputs or {}, folder / "out", folder / "state", SimpleNamespace(), lines.append)
+    return StageContext(
+        name, 0, inputs or {}, folder / "out", folder / "state", SimpleNamespace(), lines.append, folder / "cache"
+    )
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from assent.algorithms.dpo import DPO
 from assent.doctor.policy import pairs_start_at_reference
 from assent.errors import CheckFailed
 from assent.evals.toy_world import TableForward, Tables
-from assent.types import ReferencedPairBatch, Sequences
+from assent.types import ReferencedPairBatch, Sequences, in_twos
 
 ROWS = Sequences.of([[0], [0], [1], [1]], [[1, 2], [2], [0], [1, 1]])
 
 
 def check(known: torch.Tensor, *, same_start: bool = True, policy: Tables | None = None):
     policy = policy or Tables(2, 3, seed=1)
-    batch = ReferencedPairBatch(ROWS, known)
+    batch = ReferencedPairBatch(ROWS, *in_twos(len(ROWS)), known)
 
     def gradients(part, algorithm, budget):
         algorithm.loss(part, TableForward(policy))

@@ -229,6 +229,13 @@ def preference(m: ModuleType) -> None:
     same(m.kto(h, f64([0.0, 0.0]), flags, -9.0, beta=beta), want)
     assert not m.kto(h, h, flags, f64(0.3).requires_grad_(), beta=beta).requires_grad
 
+    want = [-math.log(sigmoid(0.4 - 0.3)), -math.log(sigmoid(0.3 - 0.4))]
+    same(m.bco(h, f64([0.0, 0.0]), flags, 0.3, beta=beta), want)
+    assert not m.bco(h, h, flags, f64(0.3).requires_grad_(), beta=beta).requires_grad
+    same(m.cpo(f64([-2.0]), f64([-3.5]), beta=beta), [-math.log(sigmoid(0.6))])
+    refuses(lambda: m.cpo(h, h, beta=0.0))
+    refuses(lambda: m.bco(h, h, flags, f64([0.1, 0.2]), beta=beta))
+
     same(m.simpo(f64([-0.5]), f64([-1.5]), beta=2.0, gamma=0.5), [math.log1p(math.exp(-1.5))])
     odds = [math.exp(x) / (1 - math.exp(x)) for x in (-0.3, -1.1)]
     same(m.orpo(f64([-0.3]), f64([-1.1]), weight=0.7), [0.3 - 0.7 * math.log(sigmoid(math.log(odds[0] / odds[1])))])

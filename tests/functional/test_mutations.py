@@ -163,7 +163,20 @@ SLIPS = [
     ("preference", ".clamp(min=0.0)", ""),
     ("preference", "desirable_weight * gain_B.neg().sigmoid()", "desirable_weight * gain_B.sigmoid()"),
     ("preference", "undesirable_weight * gain_B.sigmoid())", "desirable_weight * gain_B.sigmoid())"),
-    ("preference", "device=h_B.device).detach()", "device=h_B.device)"),
+    ("preference", "device=like.device).detach()", "device=like.device)"),
+    ("preference", "beta * h_B - _constant(", "beta * h_B + _constant("),
+    ("preference", "beta * h_B - _constant(", "h_B - _constant("),
+    (
+        "preference",
+        "F.logsigmoid(logits_B), F.logsigmoid(-logits_B)",
+        "F.logsigmoid(-logits_B), F.logsigmoid(logits_B)",
+    ),
+    (
+        "preference",
+        "return -F.logsigmoid(beta * (as_float(chosen) - as_float(rejected)))",
+        "return -F.logsigmoid(as_float(chosen) - as_float(rejected))",
+    ),
+    ("preference", "if constant.numel() != 1:", "if constant.numel() == 0:"),
     ("preference", "as_float(rejected)) - gamma)", "as_float(rejected)) + gamma)"),
     (
         "preference",

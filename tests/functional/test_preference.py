@@ -157,6 +157,35 @@ def test_kto_keeps_float64_with_a_plain_number():
     assert got.item() == pytest.approx(1 - sigmoid(-0.1), abs=1e-15)
 
 
+def test_bco_by_hand_and_as_cross_entropy():
+    logprobs, ref = torch.tensor([-1.0, -4.0]).double(), torch.tensor([-3.0, -3.0]).double()
+    flags = torch.tensor([True, False])
+    got = pref.bco(logprobs, ref, flags, 0.3, beta=0.2)
+    want = [-math.log(sigmoid(0.2 * 2 - 0.3)), -math.log(sigmoid(0.3 - 0.2 * -1))]
+    assert got.tolist() == pytest.approx(want, abs=1e-12)
+    logits = 0.2 * (logprobs - ref) - 0.3
+    want = binary_cross_entropy_with_logits(logits, flags.double(), reduction="none")
+    torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
+
+
+def test_bco_bounds_dpo_from_above_whatever_the_shift():
+    """Theorem of the paper: -log s(a - d) - log s(d - b) >= -log s(a - b)."""
+    w, x, rw, rx = draw(4)
+    for shift in (-1.0, 0.0, 2.5):
+        up = pref.bco(w, rw, torch.ones(6, dtype=torch.bool), shift, beta=BETA)
+        down = pref.bco(x, rx, torch.zeros(6, dtype=torch.bool), shift, beta=BETA)
+        assert (up + down >= pref.dpo(w, x, rw, rx, beta=BETA)).all()
+
+
+def test_bco_shift_is_a_constant():
+    logprobs, ref = draw(2)
+    shift = torch.tensor(0.7, requires_grad=True, dtype=torch.float64)
+    flags = torch.tensor([True, False] * 3)
+    assert not pref.bco(logprobs, ref, flags, shift, beta=BETA).requires_grad
+    with pytest.raises(ValueError, match="reward_shift is one number"):
+        pref.bco(logprobs, ref, flags, logprobs, beta=BETA)
+
+
 # --- without a reference --------------------------------------------------------------------------------------------
 
 
@@ -167,6 +196,14 @@ def test_simpo_by_hand_and_as_dpo():
     zero = torch.zeros_like(chosen)
     want = pref.dpo(chosen, rejected, zero, zero, beta=2.0)
     torch.testing.assert_close(pref.simpo(chosen, rejected, beta=2.0, gamma=0.0), want, atol=1e-12, rtol=0)
+
+
+def test_cpo_is_dpo_with_a_uniform_reference():
+    chosen, rejected = draw(2)
+    uniform = torch.full_like(chosen, -3.0)
+    want = pref.dpo(chosen, rejected, uniform, uniform, beta=BETA)
+    torch.testing.assert_close(pref.cpo(chosen, rejected, beta=BETA), want, atol=1e-12, rtol=0)
+    assert pref.cpo(*tensors(-2.0, -3.5), beta=0.4).item() == pytest.approx(math.log1p(math.exp(-0.6)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -205,6 +242,8 @@ ALL = {
     "apo_zero": lambda f: pref.apo_zero(*f, beta=BETA),
     "apo_down": lambda f: pref.apo_down(*f, beta=BETA),
     "kto": lambda f: pref.kto(f[0], f[1], torch.arange(len(f[0])) % 2 == 0, 0.2, beta=BETA),
+    "bco": lambda f: pref.bco(f[0], f[1], torch.arange(len(f[0])) % 2 == 0, 0.2, beta=BETA),
+    "cpo": lambda f: pref.cpo(f[0], f[1], beta=BETA),
     "simpo": lambda f: pref.simpo(f[0], f[1], beta=BETA, gamma=0.3),
     "orpo": lambda f: pref.orpo(f[0], f[1], weight=0.4),
 }
@@ -217,7 +256,7 @@ def test_every_loss(name):
     loss = ALL[name](four)
     assert loss.shape == (6,) and loss.dtype == torch.float64  # un-reduced, float64 kept
     assert torch.autograd.gradcheck(lambda *f: ALL[name](f), four)
-    order = [4, 2, 0] if name == "kto" else [4, 0, 3]
+    order = [4, 2, 0] if name in ("kto", "bco") else [4, 0, 3]
     torch.testing.assert_close(ALL[name]([x[order] for x in four])[0], loss[4], atol=0, rtol=0)
     assert ALL[name]([x.detach().bfloat16() for x in four]).dtype == torch.float32
     with pytest.raises(ValueError, match=r"one shape\n  got: .*\n  fix: "):
@@ -253,6 +292,8 @@ def test_numbers_out_of_range():
             lambda b: pref.ipo(*four, beta=b),
             lambda b: pref.simpo(*four[:2], beta=b, gamma=0.1),
             lambda b: pref.kto(*four[:2], flags, 0.0, beta=b),
+            lambda b: pref.bco(*four[:2], flags, 0.0, beta=b),
+            lambda b: pref.cpo(*four[:2], beta=b),
         ):
             with pytest.raises(ValueError, match=r"beta is outside \(0, inf\)"):
                 call(beta)

@@ -21,7 +21,21 @@ class Slips:
     survivors: tuple[tuple[str, str, str], ...] = ()
 
 
-PAIRS = ("tests/oracle/test_pairs.py",)
+PAIRS = tuple(
+    f"tests/oracle/test_pairs.py::{test}"
+    for test in ("test_the_gradient_is_that_of_the_definition", "test_the_metrics_are_those_of_the_implicit_rewards")
+)
+SIDES, REFERENCE = "*batch.sides(sums_B)", "*batch.sides(batch.ref_logprobs_B)"
+SWAPPED = (f"{SIDES}, {REFERENCE}", f"{REFERENCE}, {SIDES}")
+UNPAIRED = tuple(
+    f"tests/oracle/test_unpaired.py::{test}"
+    for test in (
+        "test_kto_is_its_definition_with_one_baseline_for_the_step",
+        "test_bco_is_its_definition_with_the_mean_of_the_steps_before",
+        "test_the_loss_of_a_start_at_the_reference",
+        "test_implicit_rewards_are_log_ratios_times_beta",
+    )
+)
 SINGLE, GROUPS = "tests/oracle/test_enumeration.py", "tests/oracle/test_group_enumeration.py"
 
 SLIPS: dict[str, Slips] = {
@@ -45,21 +59,52 @@ SLIPS: dict[str, Slips] = {
         PAIRS,
         (
             ("beta=self.beta,", "beta=2 * self.beta,"),
-            ("*sides(sums_B), *sides(batch.ref_logprobs_B)", "*sides(batch.ref_logprobs_B), *sides(sums_B)"),
+            ("*batch.sides(policy_B), *batch.sides(ref_B)", "*batch.sides(ref_B), *batch.sides(policy_B)"),
             ("label_smoothing=self.label_smoothing", "label_smoothing=0.0"),
-            ("self.nll_weight * chosen", "chosen"),
-            ("per_pair - self.nll_weight", "per_pair + self.nll_weight"),
-            ("chosen, _ = sides(per_token(batch, sums_B))", "chosen, _ = sides(sums_B)"),
-            ("chosen, _ = sides(per_token", "_, chosen = sides(per_token"),
-            ("(sums_B - batch.ref_logprobs_B)", "sums_B"),
+            ("nll_weight=self.nll_weight", "nll_weight=1.0"),
+            ("self._measured(batch, batch.ref_logprobs_B)", "batch.ref_logprobs_B"),
+            ("if self.length_normalised", "if not self.length_normalised"),
+            ("self._measured(batch, log_ratios(batch, sums_B))", "log_ratios(batch, sums_B)"),
+        ),
+    ),
+    "robust_dpo": Slips(
+        PAIRS,
+        (
+            SWAPPED,
+            ("flip_probability=self.flip_probability", "flip_probability=0.1"),
+            ("return self.beta * log_ratios(batch, sums_B)", "return log_ratios(batch, sums_B)"),
+        ),
+    ),
+    "hinge": Slips(
+        PAIRS,
+        (
+            SWAPPED,
+            ("label_smoothing=self.label_smoothing", "label_smoothing=0.0"),
+            ("return self.beta * log_ratios(batch, sums_B)", "return log_ratios(batch, sums_B)"),
+        ),
+    ),
+    "apo_zero": Slips(
+        PAIRS,
+        (
+            SWAPPED,
+            ("preference.apo_zero", "preference.apo_down"),
+            ("return self.beta * log_ratios(batch, sums_B)", "return log_ratios(batch, sums_B)"),
+        ),
+    ),
+    "apo_down": Slips(
+        PAIRS,
+        (
+            SWAPPED,
+            ("beta=self.beta, label", "beta=0.1, label"),
+            ("return self.beta * log_ratios(batch, sums_B)", "return log_ratios(batch, sums_B)"),
         ),
     ),
     "ipo": Slips(
         PAIRS,
         (
             ("ref_B = per_token(batch, batch.ref_logprobs_B)", "ref_B = batch.ref_logprobs_B"),
-            ("*sides(per_token(batch, sums_B))", "*sides(sums_B)"),
-            ("self.beta * per_token(batch, sums_B - batch.ref_logprobs_B)", "self.beta * per_token(batch, sums_B)"),
+            ("*batch.sides(per_token(batch, sums_B))", "*batch.sides(sums_B)"),
+            ("self.beta * per_token(batch, log_ratios(batch, sums_B))", "self.beta * per_token(batch, sums_B)"),
         ),
     ),
     "simpo": Slips(
@@ -67,7 +112,16 @@ SLIPS: dict[str, Slips] = {
         (
             ("means_B = per_token(batch, sums_B)", "means_B = sums_B"),
             ("gamma=self.gamma", "gamma=0.0"),
+            ("nll_weight=self.nll_weight", "nll_weight=0.0"),
             ("return self.beta * per_token", "return per_token"),
+        ),
+    ),
+    "cpo": Slips(
+        PAIRS,
+        (
+            ("beta=self.beta)", "beta=1.0)"),
+            ("nll_weight=self.nll_weight", "nll_weight=0.0"),
+            ("return self.beta * sums_of", "return sums_of"),
         ),
     ),
     "orpo": Slips(
@@ -83,9 +137,46 @@ SLIPS: dict[str, Slips] = {
         (
             ("forward.logprobs(sequences), 0.0).sum(1)", "forward.logprobs(sequences), 0.0).mean(1)"),
             ("sums_B / batch.sequences.mask_BT.sum(1)", "sums_B / batch.sequences.mask_BT.shape[1]"),
-            ("rows_B[0::2], rows_B[1::2]", "rows_B[1::2], rows_B[0::2]"),
-            ("chosen - rejected)", "rejected - chosen)"),
+            ("return sums_B - batch.ref_logprobs_B", "return batch.ref_logprobs_B - sums_B"),
+            ("per_pair - nll_weight", "per_pair + nll_weight"),
+            ("chosen, _ = batch.sides(per_token", "_, chosen = batch.sides(per_token"),
+            ("chosen, _ = batch.sides(per_token(batch, sums_B))", "chosen, _ = batch.sides(sums_B)"),
+            ("chosen, rejected = batch.sides(rewards_B)", "rejected, chosen = batch.sides(rewards_B)"),
+            ("likely, other = batch.sides(sums_B)", "other, likely = batch.sides(sums_B)"),
             ("Mean.of((chosen > rejected).float()", "Mean.of((chosen < rejected).float()"),
+            ("chosen, rejected = batch.sides(log_ratios", "rejected, chosen = batch.sides(log_ratios"),
+        ),
+    ),
+    "kto": Slips(
+        UNPAIRED,
+        (
+            ("- part.mismatched_ref_logprobs_B", "- part.ref_logprobs_B"),
+            ("sums_over(part.mismatched, forward)", "sums_over(part.sequences, forward)"),
+            ("max(0.0, measured[BASELINE].value)", "measured[BASELINE].value - 0.1"),
+            ("max(0.0, measured[BASELINE].value)", "0.0"),
+            ("sums_B[batch.row_J],", "sums_B[batch.row_J.flip(0)],"),
+            ("desirable_weight=self.desirable_weight", "desirable_weight=1.0"),
+            ("undesirable_weight=self.undesirable_weight", "undesirable_weight=self.desirable_weight"),
+            ("return self.beta * log_ratios(batch, sums_B)", "return log_ratios(batch, sums_B)"),
+        ),
+    ),
+    "bco": Slips(
+        UNPAIRED,
+        (
+            ("sum(kinds) / 2", "sum(kinds)"),
+            ("for name in (DESIRABLE, UNDESIRABLE)]", "for name in (DESIRABLE, DESIRABLE)]"),
+            ("return add_metrics(carried, seen)", "return seen"),
+            ("            batch.baseline,\n", "            0.0,\n"),
+            ("beta=self.beta,", "beta=1.0,"),
+            ("return self.beta * log_ratios(batch, sums_B)", "return log_ratios(batch, sums_B)"),
+        ),
+    ),
+    "_unpaired": Slips(
+        UNPAIRED,
+        (
+            ("Mean.of(rows_B[batch.row_J], desirable_J)", "Mean.of(rows_B[batch.row_J], ~desirable_J)"),
+            ("shift_B = batch.desirable_J, log_ratios(batch, sums_B)", "shift_B = batch.desirable_J, sums_B"),
+            ("Mean.of(shift_B[batch.row_J], desirable_J)", "Mean.of(shift_B[batch.row_J], ~desirable_J)"),
         ),
     ),
     "ppo": Slips(

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from assent.algorithms._pairs import displacement, pair_metrics, per_token, sides, sums_of
+from assent.algorithms._pairs import Referenced, log_ratios, pair_loss, per_token, sums_of
 from assent.functional import preference
 from assent.protocols import Forward
 from assent.types import Loss, ReferencedPairBatch
@@ -24,6 +23,8 @@ class IPO:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     uses_reference: ClassVar[bool] = True
+    unpaired: ClassVar[bool] = False
+    uses_mismatched: ClassVar[bool] = False
 
     name: Literal["ipo"] = "ipo"
     beta: float = 0.1
@@ -31,13 +32,12 @@ class IPO:
     def loss(self, batch: ReferencedPairBatch, forward: Forward) -> Loss:
         sums_B = sums_of(batch, forward)
         ref_B = per_token(batch, batch.ref_logprobs_B)
-        per_pair = preference.ipo(*sides(per_token(batch, sums_B)), *sides(ref_B), beta=self.beta)
-        metrics = pair_metrics(per_pair, self._rewards(batch, sums_B), sums_B) | displacement(batch, sums_B)
-        return Loss(per_pair, torch.ones_like(per_pair, dtype=torch.bool), metrics)
+        per_pair = preference.ipo(*batch.sides(per_token(batch, sums_B)), *batch.sides(ref_B), beta=self.beta)
+        return pair_loss(per_pair, batch, self._rewards(batch, sums_B), sums_B)
 
-    def implicit_rewards(self, batch: ReferencedPairBatch, forward: Forward) -> Tensor:
-        """beta times the log-ratio per token of each row's response, `[2P]`."""
+    def implicit_rewards(self, batch: Referenced, forward: Forward) -> Tensor:
+        """beta times the log-ratio per token of each row's response, `[B]`."""
         return self._rewards(batch, sums_of(batch, forward))
 
-    def _rewards(self, batch: ReferencedPairBatch, sums_B: Tensor) -> Tensor:
-        return self.beta * per_token(batch, sums_B - batch.ref_logprobs_B)
+    def _rewards(self, batch: Referenced, sums_B: Tensor) -> Tensor:
+        return self.beta * per_token(batch, log_ratios(batch, sums_B))

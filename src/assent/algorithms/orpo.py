@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from assent.algorithms._pairs import pair_metrics, per_token, sides, sums_of
+from assent.algorithms._pairs import Responses, pair_loss, per_token, sums_of
 from assent.functional import preference
 from assent.protocols import Forward
 from assent.types import Loss, PairBatch
@@ -25,6 +24,8 @@ class ORPO:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     uses_reference: ClassVar[bool] = False
+    unpaired: ClassVar[bool] = False
+    uses_mismatched: ClassVar[bool] = False
 
     name: Literal["orpo"] = "orpo"
     weight: float = 0.1
@@ -32,10 +33,9 @@ class ORPO:
     def loss(self, batch: PairBatch, forward: Forward) -> Loss:
         sums_B = sums_of(batch, forward)
         means_B = per_token(batch, sums_B)
-        per_pair = preference.orpo(*sides(means_B), weight=self.weight)
-        metrics = pair_metrics(per_pair, means_B, sums_B)
-        return Loss(per_pair, torch.ones_like(per_pair, dtype=torch.bool), metrics)
+        per_pair = preference.orpo(*batch.sides(means_B), weight=self.weight)
+        return pair_loss(per_pair, batch, means_B, sums_B)
 
-    def implicit_rewards(self, batch: PairBatch, forward: Forward) -> Tensor:
-        """Log-probability per token of each row's response, which orders responses as their odds do, `[2P]`."""
+    def implicit_rewards(self, batch: Responses, forward: Forward) -> Tensor:
+        """Log-probability per token of each row's response, which orders responses as their odds do, `[B]`."""
         return per_token(batch, sums_of(batch, forward))

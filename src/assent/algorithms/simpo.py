@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from assent.algorithms._pairs import pair_metrics, per_token, sides, sums_of
+from assent.algorithms._pairs import Responses, held_up, pair_loss, per_token, sums_of
 from assent.functional import preference
 from assent.protocols import Forward
 from assent.types import Loss, PairBatch
@@ -23,22 +22,27 @@ class SimPO:
         beta: 2.0 for the base models of the paper (arXiv 2405.14734), 2.5 and 10 for instructed ones.
         gamma: the margin that beta (chosen - rejected) must exceed; 1.0, the paper's gamma / beta of 0.5 for
             Llama-3-Base.
+        nll_weight: adds this times the negative log-likelihood per token of the preferred response (CPO-SimPO); 0 (off)
+            as in SimPO.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     uses_reference: ClassVar[bool] = False
+    unpaired: ClassVar[bool] = False
+    uses_mismatched: ClassVar[bool] = False
 
     name: Literal["simpo"] = "simpo"
     beta: float = 2.0
     gamma: float = 1.0
+    nll_weight: float = 0.0
 
     def loss(self, batch: PairBatch, forward: Forward) -> Loss:
         sums_B = sums_of(batch, forward)
         means_B = per_token(batch, sums_B)
-        per_pair = preference.simpo(*sides(means_B), beta=self.beta, gamma=self.gamma)
-        metrics = pair_metrics(per_pair, self.beta * means_B, sums_B)
-        return Loss(per_pair, torch.ones_like(per_pair, dtype=torch.bool), metrics)
+        per_pair = preference.simpo(*batch.sides(means_B), beta=self.beta, gamma=self.gamma)
+        per_pair = held_up(per_pair, batch, sums_B, nll_weight=self.nll_weight)
+        return pair_loss(per_pair, batch, self.beta * means_B, sums_B)
 
-    def implicit_rewards(self, batch: PairBatch, forward: Forward) -> Tensor:
-        """beta times the log-probability per token of each row's response, `[2P]`."""
+    def implicit_rewards(self, batch: Responses, forward: Forward) -> Tensor:
+        """beta times the log-probability per token of each row's response, `[B]`."""
         return self.beta * per_token(batch, sums_of(batch, forward))

@@ -16,7 +16,7 @@ from torch import Tensor
 from assent.errors import ContractError, DataError
 from assent.protocols import State
 from assent.records import Degree, Preference
-from assent.types import Batch, ComparisonBatch, PairBatch, ReferencedPairBatch, Sequences, TokenBatch
+from assent.types import Batch, ComparisonBatch, Sequences, TokenBatch
 
 B = TypeVar("B", bound=Batch)
 
@@ -201,7 +201,7 @@ class PackedBatches:
 
 
 class ComparisonBatches:
-    """Comparisons for reward models and direct alignment; implements `BatchSource`. One comparison is one unit.
+    """Comparisons for reward models; implements `BatchSource`. One comparison is one unit.
 
     Pairs that the annotator called ties carry no order: they are left out of the pairs and counted in `ties`. A
     comparison that is nothing but ties trains nothing: it is kept out and counted in `all_tied`.
@@ -268,100 +268,6 @@ class ComparisonBatches:
             group_P=torch.tensor([g for g, _, _ in pairs]),
             margin_P=torch.tensor([self._margin(p.degree) for _, _, p in pairs], dtype=torch.float32),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class PairExample:
-    """A prompt, the preferred response and the other one, as token ids; none empty."""
-
-    prompt_ids: Sequence[int]
-    chosen_ids: Sequence[int]
-    rejected_ids: Sequence[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """Every strictly ordered pair of some comparisons, and how many pairs taught nothing.
-
-    Args:
-        examples: in the order of the comparisons.
-        ties: pairs that the annotator called equal.
-        identical: ordered pairs of two responses with the same tokens: no policy can prefer one of them.
-    """
-
-    examples: Sequence[PairExample]
-    ties: int
-    identical: int
-
-    @classmethod
-    def of(cls, comparisons: Iterable[ComparisonExample]) -> "Pairs":
-        kept = list(comparisons)
-        ordered = [
-            PairExample(c.prompt_ids, c.responses[p.better], c.responses[p.worse]) for c in kept for p in c.strict
-        ]
-        examples = [e for e in ordered if list(e.chosen_ids) != list(e.rejected_ids)]
-        ties = sum(len(c.preferences) - len(c.strict) for c in kept)
-        return cls(examples, ties, len(ordered) - len(examples))
-
-    def __str__(self) -> str:
-        return (
-            f"{len(self.examples):,} ordered pairs; {self.ties:,} ties and {self.identical:,} pairs of identical "
-            "responses left out"
-        )
-
-
-def pair_batch(examples: Sequence[PairExample], ref_logprobs_P2: Tensor | None = None) -> PairBatch:
-    """These pairs as one batch; with the reference's summed log-probabilities, `[P, 2]`, where they are given."""
-    responses = [ids for e in examples for ids in (e.chosen_ids, e.rejected_ids)]
-    sequences = Sequences.of([e.prompt_ids for e in examples for _ in range(2)], responses)
-    return (
-        PairBatch(sequences) if ref_logprobs_P2 is None else ReferencedPairBatch(sequences, ref_logprobs_P2.flatten())
-    )
-
-
-class PairBatches:
-    """Pairs for direct alignment; implements `BatchSource`. One pair is one unit.
-
-    Args:
-        examples: at least one.
-        ref_logprobs_P2: the reference's log-probability of the chosen and the rejected response of each example,
-            summed over tokens, nats; None for losses without a reference.
-        batch_size: pairs per optimiser step, over all ranks.
-        epochs, seed, shard: as in `TokenBatches`.
-
-    Raises:
-        DataError: there is no pair, or some batch has fewer pairs than there are ranks.
-    """
-
-    def __init__(
-        self,
-        examples: Sequence[PairExample],
-        ref_logprobs_P2: Tensor | None = None,
-        *,
-        batch_size: int,
-        epochs: int,
-        seed: int,
-        shard: tuple[int, int] = (0, 1),
-    ) -> None:
-        self._examples, self._ref_logprobs_P2 = examples, ref_logprobs_P2
-        digest = _digest(ids for e in examples for ids in (e.prompt_ids, e.chosen_ids, e.rejected_ids))
-        self._walk = _Walk(_Order(len(examples), batch_size, epochs, seed, *shard), digest, self._collate)
-
-    def __len__(self) -> int:
-        return len(self._walk.order)
-
-    def __iter__(self) -> Iterator[tuple[int, PairBatch]]:
-        return iter(self._walk)
-
-    def state_dict(self) -> State:
-        return self._walk.state_dict()
-
-    def load_state_dict(self, state: State) -> None:
-        self._walk.load_state_dict(state)
-
-    def _collate(self, epoch: int, rows: Tensor) -> PairBatch:
-        ref_P2 = self._ref_logprobs_P2
-        return pair_batch([self._examples[i] for i in rows.tolist()], None if ref_P2 is None else ref_P2[rows])
 
 
 # ------------------------------------------------------------------------------------------------ order and cursor

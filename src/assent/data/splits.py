@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from assent.errors import DataError
-from assent.records import Comparison, Demonstration, Document, PromptText, Task
+from assent.records import Comparison, Demonstration, Document, Judgement, PromptText, Task
 
-Record = Document | Demonstration | Comparison | Task
-R = TypeVar("R", Document, Demonstration, Comparison, Task)
+Record = Document | Demonstration | Comparison | Judgement | Task
+R = TypeVar("R", bound=Record)
 
 
 def prompt_key(prompt: PromptText) -> str:

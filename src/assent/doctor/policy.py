@@ -23,6 +23,7 @@ from assent.types import (
     Scored,
     Sequences,
     TokenOutputs,
+    UnpairedBatch,
 )
 
 SAMPLER_NOISE: Mapping[torch.dtype, float] = {
@@ -136,7 +137,7 @@ def ratio_starts_at_one(
             got=f"the training forward differs from the old log-probabilities by up to {worst:.3g} nats "
             f"({beyond:.0%} of {len(gap)} tokens beyond {tolerance:.1g}); "
             f"the ratio is {gap.exp().min().item():.3f} to {gap.exp().max().item():.3f} instead of 1",
-            why="PPO would clip and weight tokens for a change that no update has made",
+            why="the loss would clip and weight tokens for a change that no update has made",
             causes=(
                 "dropout or router noise is on in training: set it to 0 in the model's config",
                 "the temperature is applied in sampling or scoring but not in the training forward, or twice",
@@ -210,7 +211,7 @@ class _AtReference:
     algorithm: HasLoss
     gaps: list[Tensor] = field(default_factory=list)
 
-    def loss(self, batch: ReferencedPairBatch, forward: Forward) -> Loss:
+    def loss(self, batch: ReferencedPairBatch | UnpairedBatch, forward: Forward) -> Loss:
         overheard = Overheard(forward)
         loss = self.algorithm.loss(batch, overheard)
         mask = batch.sequences.mask_BT
@@ -220,13 +221,18 @@ class _AtReference:
 
 
 def pairs_start_at_reference(
-    gradients: Gradients, batch: ReferencedPairBatch, algorithm: HasLoss, *, same_start: bool, dtype: torch.dtype
+    gradients: Gradients,
+    batch: ReferencedPairBatch | UnpairedBatch,
+    algorithm: HasLoss,
+    *,
+    same_start: bool,
+    dtype: torch.dtype,
 ) -> Finding:
     """D5 for direct alignment: every log-ratio is 0 before the first update, so that the loss of DPO is ln 2.
 
     Args:
         gradients: the learner's accumulation, its models in training mode.
-        batch: the first pairs.
+        batch: the first pairs, or judgements of single responses.
         algorithm: whose loss asks the forward.
         same_start: whether the reference is the policy's own start. Otherwise the log-ratio is reported.
     """

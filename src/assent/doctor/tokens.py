@@ -139,11 +139,12 @@ def _table(sequences: Sequences, row: int, vocabulary: Vocabulary, scored_BT: Te
     return lines
 
 
-def tokens_in_place(found: Audit, *, ends_expected: bool) -> Finding:
+def tokens_in_place(found: Audit, *, ends_expected: bool, ends_masked: bool = False) -> Finding:
     """Refuse what can only be wrong.
 
     Args:
         ends_expected: data that should close with end tokens: demonstrations and comparisons, not rollouts.
+        ends_masked: the recipe leaves formatting tokens out of the loss, so that no end token may be in it.
     """
     if found.double_begin:
         raise refusal(
@@ -165,6 +166,8 @@ def tokens_in_place(found: Audit, *, ends_expected: bool) -> Finding:
                 "the prompt fills the row and the response was cut off: raise the length, or leave such rows out",
             ),
         )
+    if ends_masked:
+        return _masked_ends(found)
     if found.end_in_loss < found.ended or (ends_expected and not found.ended):
         missing = found.ended - found.end_in_loss
         raise refusal(
@@ -182,3 +185,16 @@ def tokens_in_place(found: Audit, *, ends_expected: bool) -> Finding:
         merged = f"; {found.boundaries.differing} of {found.boundaries.total} rows tokenise otherwise as one text"
     detail = f"{found.tokens:,} tokens in the loss; {found.end_in_loss} end tokens among them{merged}"
     return Finding(float(found.ended - found.end_in_loss), 0.0, detail)
+
+
+def _masked_ends(found: Audit) -> Finding:
+    """As the recipe asks, end tokens are part of no log-probability."""
+    if found.end_in_loss:
+        raise refusal(
+            "D8",
+            got=f"{found.end_in_loss} of {found.ended} end tokens are in the loss, and the recipe masks formatting",
+            why="a token that both responses of a pair share would be pushed up and down at once",
+            causes=("the response was closed with another token than the template's: look at the token audit",),
+        )
+    detail = f"{found.tokens:,} tokens in the loss; {found.ended} end tokens masked with the formatting, as asked"
+    return Finding(0.0, 0.0, detail)

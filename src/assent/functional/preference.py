@@ -1,8 +1,8 @@
-"""Losses on pairs of responses, without a reward model. One loss per pair, or per response for `kto`.
+"""Losses on pairs of responses, without a reward model. One loss per pair, or per response for `kto` and `bco`.
 
 h = logprob - ref_logprob of a response, beta h its implicit reward, D = h_chosen - h_rejected. `dpo`, `robust_dpo`,
-`hinge`, `apo_zero`, `apo_down` and `kto` take *sums* over the tokens of a response; `ipo`, `simpo` and `orpo` take
-*means* per token.
+`hinge`, `apo_zero`, `apo_down`, `kto`, `bco` and `cpo` take *sums* over the tokens of a response; `ipo`, `simpo` and
+`orpo` take *means* per token.
 """
 
 import math
@@ -191,21 +191,64 @@ def kto(
 
     Source: KTO (arXiv 2402.01306).
     """
-    _guards.same_shape(logprobs_B=logprobs_B, ref_logprobs_B=ref_logprobs_B, desirable_B=desirable_B)
-    _guards.boolean("desirable_B", desirable_B)
-    _guards.number("beta", beta, low=0.0, open_low=True)
     _guards.number("desirable_weight", desirable_weight, low=0.0)
     _guards.number("undesirable_weight", undesirable_weight, low=0.0)
-    h_B = as_float(logprobs_B) - as_float(ref_logprobs_B)
-    baseline = torch.as_tensor(kl_baseline, dtype=h_B.dtype, device=h_B.device).detach()
-    if baseline.numel() != 1:
-        _guards.refuse(
-            "kl_baseline is one number for the batch",
-            got=tuple(baseline.shape),
-            fix="average the mismatched log-ratios over the whole batch (over all processes) first",
-        )
-    gain_B = beta * (h_B - baseline.reshape(()).clamp(min=0.0))
+    h_B = _log_ratios(logprobs_B, ref_logprobs_B, desirable_B, beta)
+    baseline = _constant("kl_baseline", kl_baseline, h_B)
+    gain_B = beta * (h_B - baseline.clamp(min=0.0))
     return torch.where(desirable_B, desirable_weight * gain_B.neg().sigmoid(), undesirable_weight * gain_B.sigmoid())
+
+
+def bco(
+    logprobs_B: Tensor,
+    ref_logprobs_B: Tensor,
+    desirable_B: Tensor,
+    reward_shift: float | Tensor,
+    *,
+    beta: float,
+) -> Tensor:
+    """-log sigmoid(beta h - d) for a desirable response, -log sigmoid(d - beta h) for an undesirable one.
+
+    d = reward_shift is a constant: no gradient passes through it.
+
+    Args:
+        logprobs_B, ref_logprobs_B, desirable_B: as `kto`.
+        reward_shift: one number for the batch, in units of reward: half the sum of the mean rewards of both kinds, as a
+            running mean.
+        beta: reward units per nat, positive; .01 in the paper.
+
+    Returns:
+        `[B]`, nats.
+
+    Raises:
+        ValueError: shapes differ, desirable_B is not bool, reward_shift is not one number, beta is not positive.
+
+    Source: BCO (arXiv 2404.04656).
+    """
+    h_B = _log_ratios(logprobs_B, ref_logprobs_B, desirable_B, beta)
+    logits_B = beta * h_B - _constant("reward_shift", reward_shift, h_B)
+    return -torch.where(desirable_B, F.logsigmoid(logits_B), F.logsigmoid(-logits_B))
+
+
+def cpo(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+    """-log sigmoid(beta (chosen - rejected)): DPO with a uniform reference. The likelihood term is the caller's.
+
+    Args:
+        chosen: log-probability of each preferred response, summed over its tokens, `[B]`, nats.
+        rejected: of each other response.
+        beta: reward units per nat, positive; .1 in the paper.
+
+    Returns:
+        `[B]`, nats.
+
+    Raises:
+        ValueError: shapes differ, or beta is not positive.
+
+    Source: CPO (arXiv 2401.08417).
+    """
+    _guards.same_shape(chosen=chosen, rejected=rejected)
+    _guards.number("beta", beta, low=0.0, open_low=True)
+    return -F.logsigmoid(beta * (as_float(chosen) - as_float(rejected)))
 
 
 def simpo(chosen: Tensor, rejected: Tensor, *, beta: float, gamma: float) -> Tensor:
@@ -263,6 +306,26 @@ def _log_odds(logprobs: Tensor) -> Tensor:
     near_one = torch.log(-torch.expm1(logprobs))  # each keeps its digits on its side of p = 1/2 only
     near_zero = torch.log1p(-torch.exp(logprobs))
     return logprobs - torch.where(logprobs > -math.log(2.0), near_one, near_zero)
+
+
+def _log_ratios(logprobs_B: Tensor, ref_logprobs_B: Tensor, desirable_B: Tensor, beta: float) -> Tensor:
+    """h of each response."""
+    _guards.same_shape(logprobs_B=logprobs_B, ref_logprobs_B=ref_logprobs_B, desirable_B=desirable_B)
+    _guards.boolean("desirable_B", desirable_B)
+    _guards.number("beta", beta, low=0.0, open_low=True)
+    return as_float(logprobs_B) - as_float(ref_logprobs_B)
+
+
+def _constant(name: str, value: float | Tensor, like: Tensor) -> Tensor:
+    """One number for the batch, through which no gradient passes."""
+    constant = torch.as_tensor(value, dtype=like.dtype, device=like.device).detach()
+    if constant.numel() != 1:
+        _guards.refuse(
+            f"{name} is one number for the batch",
+            got=tuple(constant.shape),
+            fix="average it over the whole batch (over all processes) first",
+        )
+    return constant.reshape(())
 
 
 def _implicit_rewards(

@@ -183,6 +183,11 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, source: PromptText) -> str
     return source if isinstance(source, str) else _render(tokenizer, source, open_turn=True)
 
 
+def render_answered(tokenizer: PreTrainedTokenizerBase, prompt: tuple[Message, ...], text: str) -> str:
+    """The dialogue with its answer, under the tokenizer's template; raises as `render_prompt`."""
+    return _render(tokenizer, (*prompt, Message("assistant", text)), open_turn=False)
+
+
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, source: PromptText) -> list[int]:
     """Token ids of a prompt.
 
@@ -237,7 +242,7 @@ def encode_dialogue_response(
         DataError: the response has no token.
     """
     asked = render_prompt(tokenizer, prompt)
-    answered = _render(tokenizer, (*prompt, Message("assistant", text)), open_turn=False)
+    answered = render_answered(tokenizer, prompt, text)
     if not answered.startswith(asked):
         raise ContractError(
             "the chat template rewrites the prompt when the answer is added",

@@ -6,6 +6,7 @@ The folder of a run:
     run.json               stage -> folder of its artefact, for this recipe
     sft-1a2b3c4d/          a finished artefact; those of other settings stay beside it
     .work/sft-1a2b3c4d/    an unfinished one: out/ becomes the artefact, state/ is what it resumes from
+    .cache/                what stages share because it is dear to compute; may be deleted
     .lock                  held by the process that runs
 
 An artefact's id is known before it is made, so a killed run finds its own work again and nobody else's.
@@ -74,6 +75,8 @@ class StageContext:
         state: a folder for what it resumes from; survives a kill, goes away on success.
         tracker: takes metrics and progress.
         say: shows a line or block of text.
+        cache: a folder that the stages of all recipes run here share, for what is dear to compute and named by what it
+            was computed from; deleting it costs time and nothing else.
     """
 
     name: str
@@ -83,6 +86,7 @@ class StageContext:
     state: Path
     tracker: "Tracker"
     say: Callable[[str], None]
+    cache: Path
 
     def folder(self, reference: str) -> Path:
         """The artefact's folder for a stage's name; the path itself, or the hub name, for anything else."""
@@ -270,7 +274,7 @@ def _make(
     out.mkdir(parents=True, exist_ok=True)
     state.mkdir(exist_ok=True)
     with console.stage(title, out, folder / "boards" / p.label) as tracker:
-        context = StageContext(p.name, p.identity.seed, inputs, out, state, tracker, console.say)
+        context = StageContext(p.name, p.identity.seed, inputs, out, state, tracker, console.say, folder / ".cache")
         metrics = table[p.identity.kind].run(recipe.stages[p.name], context)
     _refuse_changed(p)
     made = seal(out, folder / p.label, name=p.name, identity=p.identity, metrics=metrics)

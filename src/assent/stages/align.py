@@ -1,76 +1,74 @@
-"""Direct alignment: comparisons to a policy in one offline loop, without a reward model and without sampling."""
+"""Direct alignment: judged responses to a policy in one offline loop, without a reward model and without sampling."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import numpy as np
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from assent.algorithms.dpo import DPO
-from assent.algorithms.ipo import IPO
-from assent.algorithms.orpo import ORPO
-from assent.algorithms.simpo import SimPO
-from assent.data.batches import ComparisonExample, PairBatches, PairExample, Pairs, pair_batch
-from assent.data.splits import hold_out, record_key
+from assent.algorithms.apo_down import APODown
+from assent.algorithms.kto import KTO
+from assent.data.judged import Row
 from assent.data.tokenise import Budget
 from assent.dist import processes
-from assent.evals.intervals import Estimate, share_estimate
-from assent.evals.judged import correct
 from assent.loops.offline import offline
 from assent.models.folders import CausalModel, save_causal
 from assent.models.forward import BLOCK_TOKENS, ModelForward
 from assent.models.tokenizer import require_same_tokenizer
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
-from assent.protocols import Forward, Stateful
-from assent.records import Comparison
-from assent.stages.first_batch import SkipChecks, check_pairs
-from assent.stages.parts import (
-    HELD_OUT_SEED,
-    MODEL,
-    ModelRef,
-    Optimization,
-    build_learner,
-    encoder,
-    fitting,
-    frozen,
-    load_policy,
+from assent.protocols import Stateful, Tracker
+from assent.records import Comparison, Judgement
+from assent.stages.align_data import (
+    LogprobsOf,
+    Material,
+    Reading,
+    UnpairedMaterial,
+    pair_material,
+    tokenised,
+    unbalanced,
+    unpaired_material,
 )
+from assent.stages.displacement import DisplacementWatch
+from assent.stages.first_batch import SkipChecks, check_pairs
+from assent.stages.offline_algorithms import DEFAULT, AnyAlignment
+from assent.stages.parts import MODEL, ModelRef, Optimization, build_learner, frozen, load_policy
 from assent.stages.reference_logprobs import reference_logprobs
-from assent.stages.sources import AnyComparisons, take
-from assent.train.batching import micro_batches
+from assent.stages.sources import AnyJudged, take
 from assent.train.checkpoint import StateFile
-
-AnyAlignment = Annotated[DPO | IPO | SimPO | ORPO, Field(discriminator="name")]
 
 
 class AlignSpec(StageSpec):
     """Settings of direct alignment.
 
     Args:
-        policy: what is trained; the SFT model that the compared responses were sampled from, in the papers.
+        policy: what is trained; the SFT model that the judged responses were sampled from, in the papers.
         reference: what log-ratios are measured against; the policy's start when None. A frozen snapshot. Losses
-            without a reference (SimPO, ORPO) refuse one.
-        data: comparisons, from one or more sources; every strictly ordered pair is trained on.
-        epochs: passes over the pairs; 1 as in SimPO.
-        batch_size: pairs per optimiser step; 64 in the DPO paper.
-        lengths: budget of a comparison in tokens, and what becomes of one that is over it.
+            without a reference (SimPO, ORPO, CPO) refuse one.
+        data: comparisons, of which every strictly ordered pair is trained on; for KTO and BCO also responses that were
+            judged each by itself (`{format: unpaired}`), a pair being one desirable response and one undesirable.
+        epochs: passes over the data; 1 as in SimPO.
+        batch_size: prompts per optimiser step, each with all its judged responses, which go through the model once;
+            64 in the DPO paper, whose prompts have one pair each.
+        lengths: budget of a prompt with its responses in tokens, and what becomes of one that is over it.
         held_out: share of the prompts kept to measure the implicit reward on: the same prompts as a reward model's.
-        algorithm: the loss: `{name: dpo}`, `ipo`, `simpo` or `orpo`, with its settings.
+        mask_formatting: leave what the chat template adds to a response, and the token that ends it, out of both
+            log-probabilities (Llama 3, arXiv 2407.21783: such tokens stand on both sides of a pair, and pushing them up
+            and down at once made its policies repeat themselves or stop at random). Off, as in DPO.
+        algorithm: the loss: `{name: dpo}` and its settings; see `assent.stages.offline_algorithms`. DPO without a name.
         optimization: how weights are moved.
         skip_checks: first-batch checks not to run, by name; recorded in the artefact.
     """
 
     policy: ModelRef
     reference: ModelRef | None = None
-    data: list[AnyComparisons] = Field(min_length=1)
+    data: list[AnyJudged] = Field(min_length=1)
     epochs: int = Field(1, gt=0)
     batch_size: int = Field(64, gt=0)
     lengths: Budget = Budget()
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    algorithm: AnyAlignment = DPO()
+    mask_formatting: bool = False
+    algorithm: AnyAlignment = DEFAULT
     optimization: Optimization
     skip_checks: SkipChecks = ()
 
@@ -88,84 +86,91 @@ class AlignSpec(StageSpec):
 
 def run(spec: AlignSpec, context: StageContext) -> Mapping[str, float]:
     policy = load_policy(context, spec.policy)
-    encode = encoder(policy)
-    read = [c for source in spec.data for c in take(source, context)]
-    kept = fitting([encode(c) for c in read], spec.lengths, "comparisons", policy.model, context)
-    training, held = hold_out([read[i] for i in kept], spec.held_out, HELD_OUT_SEED)
-
-    def pairs_of(comparisons: Sequence[Comparison]) -> Pairs:
-        return Pairs.of(ComparisonExample(*encode(c), c.preferences) for c in comparisons)
-
-    pairs, held_pairs = pairs_of(training), [pairs_of([c]).examples for c in held]
-    judged = [e for examples in held_pairs for e in examples]
-    context.say(f"training on {pairs}; {len(judged):,} pairs held out")
-    known = _reference(spec, context, policy, [*pairs.examples, *judged])
-    ref_P2, judged_P2 = (None, None) if known is None else (known[: len(pairs.examples)], known[len(pairs.examples) :])
+    material = _material(spec, context, policy)
     group = processes.current()
-    batches = PairBatches(
-        pairs.examples,
-        ref_P2,
-        batch_size=spec.batch_size,
-        epochs=spec.epochs,
-        seed=context.seed,
-        shard=(group.rank, group.world),
+    batches = material.batches(
+        batch_size=spec.batch_size, epochs=spec.epochs, seed=context.seed, shard=(group.rank, group.world)
     )
     forward = ModelForward(policy=policy.model)
     learner = build_learner(context, spec.optimization, forward, {"policy": policy.model}, total_steps=len(batches))
-    parts: dict[str, Stateful] = {"learner": learner, "batches": batches, "tracker": context.tracker}
+    tracker = _watched(spec, context)
+    parts: dict[str, Stateful] = {"learner": learner, "batches": batches, "tracker": tracker}
     first_batch = check_pairs(
-        spec.skip_checks, context, policy, batches, learner, spec.algorithm, same_start=spec.same_start
+        spec.skip_checks,
+        context,
+        policy,
+        batches,
+        learner,
+        spec.algorithm,
+        same_start=spec.same_start,
+        ends_masked=spec.mask_formatting,
     )
     checkpoint = StateFile(context.state, parts, every_seconds=spec.optimization.checkpoint_seconds)
-    offline(batches, spec.algorithm, learner, context.tracker, checkpoint)
+    offline(batches, spec.algorithm, learner, tracker, checkpoint)
     first_batch.finish()
     save_causal(context.out / MODEL, policy)
-    keys = [record_key(c) for c, examples in zip(held, held_pairs, strict=True) for _ in examples]
-    accuracy = _accuracy(spec, forward, judged, judged_P2, keys)
+    accuracy = material.accuracy(spec.algorithm, forward, token_budget=spec.optimization.token_budget)
     interval = accuracy.interval
     return {
         "accuracy": accuracy.value if accuracy.value is not None else float("nan"),
         "accuracy_low": interval.low if interval else float("nan"),
         "accuracy_high": interval.high if interval else float("nan"),
-        "held_out_pairs": float(len(judged)),
-        "training_pairs": float(len(pairs.examples)),
-        "ties_left_out": float(pairs.ties),
-        "identical_left_out": float(pairs.identical),
+        **material.figures,
     }
 
 
-def _reference(
-    spec: AlignSpec, context: StageContext, policy: CausalModel, examples: Sequence[PairExample]
-) -> Tensor | None:
+def _material(spec: AlignSpec, context: StageContext, policy: CausalModel) -> Material:
+    reading = Reading(lengths=spec.lengths, held_out=spec.held_out, mask_formatting=spec.mask_formatting)
+    sources: Sequence[Any] = spec.data  # of two kinds of record, which the union cannot say
+    records: list[Comparison | Judgement] = [r for source in sources for r in take(source, context)]
+    training, held = tokenised(records, reading, policy, context)
+    if not spec.algorithm.unpaired:
+        reference = _reference(spec, context, policy) if spec.algorithm.uses_reference else None
+        return pair_material(training, held, context, reference)
+    material = unpaired_material(
+        training,
+        held,
+        context,
+        _reference(spec, context, policy),
+        policy=policy,
+        uses_mismatched=spec.algorithm.uses_mismatched,
+    )
+    _say_balance(spec, context, material)
+    return material
+
+
+def _say_balance(spec: AlignSpec, context: StageContext, material: UnpairedMaterial) -> None:
+    kto = spec.algorithm
+    if isinstance(kto, KTO):
+        kinds = material.training.desirable, material.training.undesirable
+        found = unbalanced(*kinds, kto.desirable_weight, kto.undesirable_weight)
+        if found:
+            context.say(found)
+
+
+def _reference(spec: AlignSpec, context: StageContext, policy: CausalModel) -> LogprobsOf:
     """The reference's log-probabilities; before the first step the policy itself is its own reference."""
-    if not spec.algorithm.uses_reference:
-        return None
-    if spec.reference is None or spec.same_start:
-        return reference_logprobs(policy, examples, context, block_tokens=BLOCK_TOKENS)
-    reference = load_policy(context, spec.reference)
-    require_same_tokenizer(policy.tokenizer, reference.tokenizer, role="reference")
-    frozen(reference.model)
-    return reference_logprobs(reference, examples, context, block_tokens=BLOCK_TOKENS)
+    reference = policy
+    if spec.reference is not None and not spec.same_start:
+        reference = load_policy(context, spec.reference)
+        require_same_tokenizer(policy.tokenizer, reference.tokenizer, role="reference")
+        frozen(reference.model)
+
+    def ask(rows: Sequence[Row]) -> Tensor:
+        return reference_logprobs(reference, rows, context, block_tokens=BLOCK_TOKENS)
+
+    return ask
 
 
-def _accuracy(
-    spec: AlignSpec, forward: Forward, examples: Sequence[PairExample], ref_P2: Tensor | None, keys: Sequence[str]
-) -> Estimate:
-    """Share of held-out pairs in which the preferred response has the higher implicit reward, an equal one half."""
-    if not examples:
-        return share_estimate([], [])
-    costs = torch.tensor([2 * len(e.prompt_ids) + len(e.chosen_ids) + len(e.rejected_ids) for e in examples])
-    gaps = np.zeros(len(examples))
-    with torch.no_grad():
-        for rows in micro_batches(costs, spec.optimization.token_budget):
-            batch: Any = pair_batch([examples[i] for i in rows.tolist()], None if ref_P2 is None else ref_P2[rows])
-            rewards_P2 = spec.algorithm.implicit_rewards(batch, forward).view(-1, 2).double()
-            gaps[rows.numpy()] = (rewards_P2[:, 0] - rewards_P2[:, 1]).numpy()
-    return share_estimate(correct(gaps), keys)
+def _watched(spec: AlignSpec, context: StageContext) -> Tracker:
+    """APO-down lowers both sides on purpose."""
+    if isinstance(spec.algorithm, APODown):
+        return context.tracker
+    return DisplacementWatch(context.tracker, context.say)
 
 
 def derive(spec: AlignSpec) -> Mapping[str, Number]:
-    return {"epochs": spec.epochs, "pairs per update": spec.batch_size}
+    return {"epochs": spec.epochs, "prompts per update": spec.batch_size}
 
 
 STAGE = Stage("align", AlignSpec, run, derive)

@@ -11,9 +11,18 @@ from assent.data import domain
 from assent.data import formats as files
 from assent.data.reading import DataSet
 from assent.data.splits import is_held_out, record_key
+from assent.data.unpaired import Unpaired
 from assent.pipeline.references import Reference
 from assent.pipeline.run import StageContext
-from assent.records import Comparison, Demonstration, Document, Task, comparison_from_json, prompt_from_json
+from assent.records import (
+    Comparison,
+    Demonstration,
+    Document,
+    Judgement,
+    Task,
+    comparison_from_json,
+    prompt_from_json,
+)
 
 SELECTED = "demonstrations.jsonl"
 """What a `select` stage kept."""
@@ -21,7 +30,7 @@ SELECTED = "demonstrations.jsonl"
 SHARE_SEED = 1
 """Of the draw of a share; not the seed that holds prompts out, of which a share would then hold none."""
 
-R = TypeVar("R", Document, Demonstration, Task, Comparison)
+R = TypeVar("R", Document, Demonstration, Task, Comparison, Judgement)
 R_made = TypeVar("R_made", covariant=True)
 
 
@@ -129,6 +138,9 @@ AnyComparisons = Annotated[
     | files.OasstTrees,
     Field(discriminator="format"),
 ]
+
+AnyJudged = Annotated[AnyComparisons | Unpaired, Field(discriminator="format")]
+"""What direct alignment is trained on: comparisons, or responses that were judged each by itself."""
 
 
 def take(source: Made[R] | Filed[R], context: StageContext, *, held_out: bool = False) -> list[R]:

@@ -1,6 +1,6 @@
 """The learner: modules, reduction, gradients, clipping, optimiser. Nothing else divides a loss."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from assent.errors import ContractError, NonFiniteError
-from assent.protocols import BatchSource, Forward, OfflineAlgorithm, OnlineAlgorithm, Processes, State
+from assent.protocols import BatchSource, Forward, OfflineAlgorithm, OnlineAlgorithm, Processes, State, WholeStep
 from assent.train.batching import micro_batches
 from assent.train.schedule import Schedule
 from assent.types import Batch, Loss, Mean, add_metrics
@@ -83,6 +83,7 @@ class LocalLearner:
         self.quarantine, self.processes, self.max_grad_norm = quarantine, processes, max_grad_norm
         self.mixture, self._mixed = mixture, None if mixture is None else iter(mixture.source)
         self.steps_done = 0
+        self.carried: dict[str, Mean] = {}
         self.generator = torch.Generator().manual_seed(seed)
         self.peaks = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
 
@@ -138,6 +139,9 @@ class LocalLearner:
             optimizer.step()
         self.steps_done += 1
         metrics = self.processes.sum_metrics(metrics)
+        for stream in streams:
+            if isinstance(stream.algorithm, WholeStep):
+                self.carried = stream.algorithm.carry(self.carried, metrics)
         return metrics | norms | {"lr": Mean(self.optimizers[0].param_groups[0]["lr"], 1.0)}
 
     def _backward(self, streams: Sequence[Stream], token_budget: int) -> dict[str, Mean]:
@@ -158,9 +162,11 @@ class LocalLearner:
                 why="the mean over no item is undefined, and a zero gradient would look like success",
                 fix="look at the token audit of the first batch: the mask must include response tokens",
             )
+        split = micro_batches(stream.batch.costs, token_budget)
+        complete = self._completion(stream, split)
         metrics: dict[str, Mean] = {}
-        for rows in micro_batches(stream.batch.costs, token_budget):
-            part = stream.batch.select(rows)
+        for rows in split:
+            part = complete(stream.batch.select(rows))
             loss = stream.algorithm.loss(part, self.forward)
             total = loss.sum()
             if not torch.isfinite(total):
@@ -168,6 +174,19 @@ class LocalLearner:
             (total * (stream.coefficient / denominator)).backward()
             metrics = add_metrics(metrics, loss.metrics)
         return metrics
+
+    def _completion(self, stream: Stream, split: Sequence[Tensor]) -> Callable[[Batch], Batch]:
+        """What makes a micro-batch ready for its loss: nothing, but for an algorithm that must know the whole step."""
+        algorithm = stream.algorithm
+        if not isinstance(algorithm, WholeStep):
+            return lambda part: part
+        measured: dict[str, Mean] = {}
+        with torch.no_grad():
+            for rows in split:
+                found = algorithm.first_pass(stream.batch.select(rows), self.forward)
+                measured = add_metrics(measured, found)
+        whole = self.processes.sum_metrics(measured)
+        return lambda part: algorithm.complete(part, whole, self.carried)
 
     def _clip(self, streams: Sequence[Stream]) -> dict[str, Mean]:
         norms = {}
@@ -205,6 +224,7 @@ class LocalLearner:
             "roles": self.roles.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
             "steps_done": self.steps_done,
+            "carried": {name: [mean.total, mean.count] for name, mean in self.carried.items()},
             "generator": self.generator.get_state(),
             "mixture": {} if self.mixture is None else self.mixture.source.state_dict(),
         }
@@ -214,6 +234,7 @@ class LocalLearner:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.steps_done = state["steps_done"]
+        self.carried = {name: Mean(*both) for name, both in state["carried"].items()}
         self.generator.set_state(state["generator"])
         if self.mixture is not None:
             self.mixture.source.load_state_dict(state["mixture"])

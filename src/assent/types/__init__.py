@@ -23,7 +23,7 @@ from assent.types.experience import (
     TokenOutputs,
 )
 from assent.types.metrics import Mean, Moments, add_metrics
-from assent.types.pairs import PairBatch, ReferencedPairBatch
+from assent.types.pairs import BaselinedBatch, MismatchedBatch, PairBatch, ReferencedPairBatch, UnpairedBatch, in_twos
 from assent.types.reduction import ConstantLength, Reduction, SequenceMean, TokenMean
 from assent.types.rollouts import (
     JudgedRollout,
@@ -39,6 +39,7 @@ from assent.types.rollouts import (
 
 __all__ = [
     "ActorCriticOutputs",
+    "BaselinedBatch",
     "Batch",
     "ComparisonBatch",
     "ConstantLength",
@@ -48,6 +49,7 @@ __all__ = [
     "LeashedOutputs",
     "Loss",
     "Mean",
+    "MismatchedBatch",
     "Moments",
     "NamedScores",
     "NoScore",
@@ -69,5 +71,7 @@ __all__ = [
     "TokenBatch",
     "TokenMean",
     "TokenOutputs",
+    "UnpairedBatch",
     "add_metrics",
+    "in_twos",
 ]

@@ -33,8 +33,17 @@ class Sequences:
             raise ValueError(f"mask_BT must be [B, longest response]; got {tuple(self.mask_BT.shape)}")
 
     @classmethod
-    def of(cls, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> "Sequences":
-        """Pad B prompts and their B responses into a block; every response token is included.
+    def of(
+        cls,
+        prompts: Sequence[Sequence[int]],
+        responses: Sequence[Sequence[int]],
+        *,
+        included: Sequence[Sequence[bool]] | None = None,
+    ) -> "Sequences":
+        """Pad B prompts and their B responses into a block.
+
+        Args:
+            included: of each response which of its tokens are included; every one when None.
 
         Raises:
             ValueError: the counts differ, or a prompt or a response is empty.
@@ -50,6 +59,8 @@ class Sequences:
         length = int((prompt_lengths + response_lengths).max())
         rows = [[*p, *r, *([0] * (length - len(p) - len(r)))] for p, r in zip(prompts, responses, strict=True)]
         mask = torch.arange(int(response_lengths.max())) < response_lengths[:, None]
+        if included is not None:
+            mask[mask.clone()] = torch.tensor([token for row in included for token in row])
         return cls(torch.tensor(rows), prompt_lengths, response_lengths, mask)
 
     @classmethod

@@ -43,6 +43,7 @@ def audited(
     sequences: Sequences,
     *,
     ends_expected: bool,
+    ends_masked: bool = False,
     scored_BT: Tensor | None = None,
 ) -> Finding:
     """Write the table, say its gist, refuse what cannot be right."""
@@ -58,7 +59,7 @@ def audited(
     boundaries = _boundaries(folder, sequences)
     found: Audit = audit(sequences, vocabulary, title=context.name, boundaries=boundaries, scored_BT=scored_BT)
     (context.out / AUDIT).write_text(found.text, encoding="utf-8")
-    return tokens_in_place(found, ends_expected=ends_expected)
+    return tokens_in_place(found, ends_expected=ends_expected, ends_masked=ends_masked)
 
 
 def _boundaries(folder: CausalModel | ScalarFolder, sequences: Sequences) -> Boundaries | None:

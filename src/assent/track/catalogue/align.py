@@ -4,11 +4,13 @@ from assent.track.catalogue.declare import Metric, Range, Section
 
 ALIGN = Section(
     "Direct alignment",
-    "The implicit reward of a response is beta times its log-ratio to the reference (DPO; per token in IPO), or its "
-    "log-probability per token (SimPO times beta, ORPO).",
+    "The implicit reward of a response is beta times its log-ratio to the reference (DPO and its kin; per token in "
+    "IPO), or its log-probability (CPO times beta), or that per token (SimPO times beta, ORPO).",
     (
         Metric(
-            "loss/preference", "nats", "mean loss of the pairs; squared nats per token in IPO", None,
+            "loss/preference", "nats",
+            "mean loss of the pairs, or of the judgements of single responses; squared nats per token in IPO, no unit "
+            "in KTO and APO", None,
             "DPO starts at ln 2 = 0.693 where the reference is the start. Towards 0 within one pass the pairs are "
             "memorised: fewer epochs, a lower learning rate, or label_smoothing.",
             "pair loss",
@@ -54,7 +56,49 @@ ALIGN = Section(
         ),
         Metric(
             "logprobs/rejected_shift", "nats per response", "the same of the other responses", None,
-            "It falls below `logprobs/chosen_shift`; the difference times beta is the margin.",
+            "It falls below `logprobs/chosen_shift`; the difference times beta is the margin. Where both are below "
+            "-5 a run warns once.",
+        ),
+        Metric(
+            "implicit_reward/desirable", "reward", "mean implicit reward of the responses that were called desirable",
+            None,
+            "KTO, BCO: it rises above the baseline.",
+        ),
+        Metric(
+            "implicit_reward/undesirable", "reward", "the same of those that were called undesirable", None,
+            "KTO, BCO: it falls below the baseline.",
+        ),
+        Metric(
+            "logprobs/desirable", "nats per response",
+            "mean log-probability of the desirable responses under the policy",
+            None,
+            "As `logprobs/chosen`.",
+        ),
+        Metric(
+            "logprobs/undesirable", "nats per response", "the same of the undesirable ones", None,
+            "As `logprobs/rejected`.",
+        ),
+        Metric(
+            "logprobs/desirable_shift", "nats per response",
+            "mean log-probability of the desirable responses under the policy minus that under the reference",
+            Range(low=-5.0),
+            "Likelihood displacement: what people liked has become e^5 times less likely than it was. Raise beta or "
+            "desirable_weight, lower the learning rate, and check that the responses were sampled from the reference.",
+        ),
+        Metric(
+            "logprobs/undesirable_shift", "nats per response", "the same of the undesirable ones", None,
+            "It falls below `logprobs/desirable_shift`. Where both are below -5 a run warns once.",
+        ),
+        Metric(
+            "baseline/kl", "nats per response",
+            "KTO's baseline: mean log-ratio to the reference of responses to another prompt, at least 0", None,
+            "It grows as the policy moves. 0 for long: on other prompts' responses the policy is below its reference, "
+            "and every response is measured against standing still.",
+        ),
+        Metric(
+            "baseline/reward", "reward",
+            "BCO's baseline: half the sum of both kinds' mean rewards, over all steps before", None,
+            "It follows the drift of all rewards; the two kinds should lie on its two sides.",
         ),
     ),
 )  # fmt: skip
