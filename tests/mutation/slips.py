@@ -174,9 +174,9 @@ SLIPS: dict[str, Slips] = {
     "_unpaired": Slips(
         UNPAIRED,
         (
-            ("Mean.of(rows_B[batch.row_J], desirable_J)", "Mean.of(rows_B[batch.row_J], ~desirable_J)"),
-            ("shift_B = batch.desirable_J, log_ratios(batch, sums_B)", "shift_B = batch.desirable_J, sums_B"),
-            ("Mean.of(shift_B[batch.row_J], desirable_J)", "Mean.of(shift_B[batch.row_J], ~desirable_J)"),
+            ("Mean.of(rewards_J, liked_J)", "Mean.of(rewards_J, ~liked_J)"),
+            ("log_ratios(batch, sums_B)[row_J]", "sums_J"),
+            ("Mean.of(shift_J, liked_J)", "Mean.of(shift_J, ~liked_J)"),
         ),
     ),
     "ppo": Slips(

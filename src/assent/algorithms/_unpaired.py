@@ -15,12 +15,15 @@ def unpaired_loss(per_judgement: Tensor, batch: BaselinedBatch, rewards_B: Tenso
         rewards_B: implicit reward of each row.
         sums_B: log-probability of each row's response, summed over its included tokens, nats.
     """
-    desirable_J, shift_B = batch.desirable_J, log_ratios(batch, sums_B)
-    of_row = {"implicit_reward": rewards_B, "logprobs": sums_B}
-    metrics = {"loss/preference": Mean.of(per_judgement)}
-    for family, rows_B in of_row.items():
-        metrics[f"{family}/desirable"] = Mean.of(rows_B[batch.row_J], desirable_J)
-        metrics[f"{family}/undesirable"] = Mean.of(rows_B[batch.row_J], ~desirable_J)
-    metrics["logprobs/desirable_shift"] = Mean.of(shift_B[batch.row_J], desirable_J)
-    metrics["logprobs/undesirable_shift"] = Mean.of(shift_B[batch.row_J], ~desirable_J)
+    row_J, liked_J = batch.row_J, batch.desirable_J
+    rewards_J, sums_J, shift_J = rewards_B[row_J], sums_B[row_J], log_ratios(batch, sums_B)[row_J]
+    metrics = {
+        "loss/preference": Mean.of(per_judgement),
+        "implicit_reward/desirable": Mean.of(rewards_J, liked_J),
+        "implicit_reward/undesirable": Mean.of(rewards_J, ~liked_J),
+        "logprobs/desirable": Mean.of(sums_J, liked_J),
+        "logprobs/undesirable": Mean.of(sums_J, ~liked_J),
+        "logprobs/desirable_shift": Mean.of(shift_J, liked_J),
+        "logprobs/undesirable_shift": Mean.of(shift_J, ~liked_J),
+    }
     return Loss(per_judgement, torch.ones_like(per_judgement, dtype=torch.bool), metrics)
