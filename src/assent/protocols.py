@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from assent.types import (
     ActorCriticOutputs,
     Batch,
+    CombinedScores,
     LeashedOutputs,
     Loss,
     Mean,
@@ -164,6 +165,20 @@ class Metered(Protocol):
 
     def metrics(self) -> Mapping[str, Mean]:
         """What it spent since this was last asked."""
+        ...
+
+
+@runtime_checkable
+class Itemised(Protocol):
+    """A scorer that is made of others and can say what each of them said."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def parts(self) -> Sequence[Scorer]: ...
+    def score(self, rollouts: Sequence[Rollout]) -> list[ScoreEvents]: ...
+    def itemised(self, rollouts: Sequence[Rollout]) -> CombinedScores:
+        """Its own events, the same as those of `score`, and its parts' scores, from one look at the rollouts."""
         ...
 
 

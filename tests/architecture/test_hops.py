@@ -13,7 +13,8 @@ from assent.rollout.source import PromptSource
 from assent.train.guard import KLBudget, KLGuard
 from assent.train.learner import LocalLearner
 from assent.train.schedule import Schedule
-from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping, WeightedScorer
+from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping
+from assent.train.weighing import WeightedScorer
 from assent.types import Experience, Loss, Prompt, Request, Rollout, Sample, Sampling, Scored, Sequences
 
 MOST = 6

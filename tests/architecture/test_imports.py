@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "config": {"errors"},
     "functional": set(),
     "algorithms": {"functional", "types", "protocols"},
-    "rewards": CARRIERS,
+    "rewards": CARRIERS | {"functional"},
     "loops": {"types", "protocols"},
     "feedback": {"records", "errors"},
     "pipeline": {"config", "errors", "protocols"},

@@ -24,7 +24,8 @@ from assent.stages.first_batch import Rl
 from assent.train.learner import LocalLearner
 from assent.train.optimizers import AdamW
 from assent.train.schedule import Schedule
-from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping, WeightedScorer
+from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping
+from assent.train.weighing import WeightedScorer
 from assent.types import Prompt, Sampling, Sequences
 
 CORPUS = [

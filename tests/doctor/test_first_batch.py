@@ -21,7 +21,7 @@ from assent.records import Preference
 from assent.rewards.function import FunctionScorer
 from assent.stages.first_batch import SkipChecks, check_comparisons, check_rl, check_tokens, reloaded_in
 from assent.train.checkpoint import StateFile
-from assent.train.scoring import WeightedScorer
+from assent.train.weighing import WeightedScorer
 
 NO_RELOAD: SkipChecks = ("D11",)
 

@@ -8,7 +8,8 @@ from assent.dist.processes import Alone
 from assent.evals.toy_world import TableForward, Tables, TableScorer
 from assent.train.learner import LocalLearner
 from assent.train.schedule import Schedule
-from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping, WeightedScorer
+from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping
+from assent.train.weighing import WeightedScorer
 
 PROMPTS, V, BETA = 2, 3, 0.3
 

@@ -8,7 +8,8 @@ import torch
 
 from assent.errors import ContractError, NonFiniteError
 from assent.train.overlong import FinishedOnly, SoftOverlong
-from assent.train.scoring import KLControl, RolloutScoring, Shaping, WeightedScorer
+from assent.train.scoring import KLControl, RolloutScoring, Shaping
+from assent.train.weighing import WeightedScorer
 from assent.types import Mean, NoScore, Prompt, Rollout, ScoreEvent
 
 

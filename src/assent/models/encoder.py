@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from assent.errors import ContractError
 from assent.models.prepare import disable_dropout, free_padding_row
+from assent.models.raw_scores import RawScale, raw_scale, remember_raw
 from assent.models.trunk import embedding_weight
 from assent.types import Sequences
 
@@ -88,7 +89,13 @@ class PooledEncoder(nn.Module):
 
     def normalise(self, mean: float, std: float) -> None:
         """Change the scores s to (s - mean) / std, for good; both numbers as `ScalarModel.normalise`."""
+        remember_raw(self.model.config, mean, std)
         rescale(self.head, mean, std)
+
+    @property
+    def raw_scale(self) -> RawScale:
+        """As `ScalarModel.raw_scale`."""
+        return raw_scale(self.model.config)
 
 
 class ClassifierEncoder(nn.Module):
@@ -128,7 +135,13 @@ class ClassifierEncoder(nn.Module):
 
     def normalise(self, mean: float, std: float) -> None:
         """Change the scores s to (s - mean) / std, for good; both numbers as `ScalarModel.normalise`."""
+        remember_raw(self.model.config, mean, std)
         rescale(self.head, mean, std)
+
+    @property
+    def raw_scale(self) -> RawScale:
+        """As `ScalarModel.raw_scale`."""
+        return raw_scale(self.model.config)
 
 
 AnyEncoder = PooledEncoder | ClassifierEncoder

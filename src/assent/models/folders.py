@@ -31,8 +31,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from assent.errors import ConfigError, ContractError
 from assent.models.encoder import AnyEncoder
 from assent.models.encoder_folders import encoder_from, has_score, is_encoder, read_encoder, save_encoder
-from assent.models.forward import SCORE_OFFSET, ScalarModel
+from assent.models.forward import ScalarModel
 from assent.models.prepare import check_head_path, embedding_weight, prepare
+from assent.models.raw_scores import SCORE_OFFSET
 from assent.models.reading import quiet, read_weights
 from assent.models.tokenizer import closing_ids, load_tokenizer, require_served_alike, serving_pad, stop_ids
 from assent.types import Sequences

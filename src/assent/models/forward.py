@@ -24,11 +24,9 @@ from assent.models.prepare import (
     prepare,
     reader_of,
 )
+from assent.models.raw_scores import SCORE_OFFSET, RawScale, raw_scale, remember_raw
 from assent.models.trunk import embedding_weight, pick
 from assent.types import ActorCriticOutputs, LeashedOutputs, Sequences, TokenOutputs
-
-SCORE_OFFSET = "assent_score_offset"
-"""Key of the config of a scalar model: our score is the head's output plus this number."""
 
 BLOCK_TOKENS = 2048
 """Slots of one block where no gradient is kept. Of 512 to 16k, 2048 was fastest on one CPU core (256 sequences of 18 to
@@ -157,6 +155,11 @@ class ScalarModel(nn.Module):
         rows_B = torch.arange(len(sequences), device=sequences.token_ids_BL.device)
         return self._read(hidden_at(self.model, sequences, rows_B, sequences.lengths_B - 1))
 
+    @property
+    def raw_scale(self) -> RawScale:
+        """From its scores back to the raw ones, the logits of its training."""
+        return raw_scale(self.model.config)
+
     @torch.no_grad()
     def normalise(self, mean: float, std: float) -> None:
         """Change the scores s to (s - mean) / std, for good.
@@ -175,6 +178,7 @@ class ScalarModel(nn.Module):
                 why="equal or non-finite scores carry no preference",
                 fix="check that the reward model was trained, and that the reference samples differ",
             )
+        remember_raw(self.model.config, mean, std)
         offset = (self.offset - mean) / std
         self._head.weight.div_(std)
         if self._head.bias is not None:

@@ -14,7 +14,8 @@ from transformers import __version__ as TRANSFORMERS
 
 from assent.doctor.reload import FOUND
 from assent.models.folders import CausalModel, ScalarFolder, load_causal, load_scalar
-from assent.models.forward import SCORE_OFFSET, ScalarModel, token_outputs
+from assent.models.forward import ScalarModel, token_outputs
+from assent.models.raw_scores import RAW_SCORE, SCORE_OFFSET
 from assent.models.tokenizer import tokenizer_hash
 from assent.pipeline.artefact import code_version
 from assent.types import PackedSequences, Sequences
@@ -39,7 +40,7 @@ def scalar_numbers(folder: ScalarFolder, sequences: Sequences) -> dict[str, Tens
 
 
 TOKENS = {"bos_token_id", "eos_token_id", "pad_token_id"}
-VOLATILE = TOKENS | {"architectures", "transformers_version", "_name_or_path", SCORE_OFFSET}
+VOLATILE = TOKENS | {"architectures", "transformers_version", "_name_or_path", SCORE_OFFSET, RAW_SCORE}
 """Parts of a config that saving sets, or that differ between two models which are saved and loaded alike."""
 
 

@@ -41,7 +41,8 @@ from assent.train.followers import Averaging
 from assent.train.guard import KLBudget, KLGuard
 from assent.train.learner import LocalLearner
 from assent.train.overlong import FinishedOnly
-from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping, WeightedScorer
+from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping
+from assent.train.weighing import WeightedScorer, leaves
 from assent.types import Prompt
 
 
@@ -54,7 +55,7 @@ class RlSpec(StageSpec):
         reference_update: how the snapshot moves after each step, `{name: reset, every: 50}` or
             `{name: ema, rate: 0.01}`; None keeps it where it is.
         average: `{decay: 0.992}` saves the average of the policy over the steps in its place (InstructGPT).
-        rewards: what it is trained on, a weighted sum.
+        rewards: what it is trained on, a weighted sum; each may be normalised and clipped by itself before.
         watch: scored and logged, never trained on: a held-out reward model, or the domain's gold.
         critic: the value model, of PPO alone; None for `CriticSpec`'s defaults.
         tasks: the prompts.
@@ -138,9 +139,9 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
     decode = decoder(policy)
     plain = _prompt_source(spec, context, policy, engine, prompts)
     named_apart([*spec.rewards, *spec.watch])
-    judges = [WeightedScorer(r.scorer(context, policy), r.weight) for r in spec.rewards]
-    watched = [WeightedScorer(w.scorer(context, policy), 0.0) for w in spec.watch]
-    scoring = _scoring(spec, [*asked_once(judges, spec.dynamic_sampling), *watched], forward, reference)
+    judges = [weighted(r, context, policy) for r in spec.rewards]
+    beside = [watched(w, context, policy) for w in spec.watch]
+    scoring = _scoring(spec, [*asked_once(judges, spec.dynamic_sampling), *beside], forward, reference)
     following = build_following(
         spec.reference_update,
         spec.average,
@@ -166,7 +167,7 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
         engine=engine,
         source=plain,
         scoring=scoring,
-        judges=[w.scorer for w in (*judges, *watched)],
+        judges=[judge for w in (*judges, *beside) for judge in leaves(w.scorer)],
         learner=learner,
         algorithm=spec.algorithm,
         same_start=same_start,

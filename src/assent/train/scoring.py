@@ -1,4 +1,9 @@
-"""From rollouts to `Scored`: everything that is known about a sample before an algorithm looks at it."""
+"""From rollouts to `Scored`: everything that is known about a sample before an algorithm looks at it.
+
+A reward is made in this order. Of each scorer by itself: normalise -> clip -> weight (`WeightedScorer`). Of the sum:
+normalise -> clip -> penalties (`Shaping`). The KL penalty comes last, in the algorithm. Raw scores are kept beside, by
+name, and so are the moments of every normaliser, in the checkpoint.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,18 +15,30 @@ from torch import Tensor
 
 from assent.errors import ContractError, NonFiniteError
 from assent.functional import control, kl
-from assent.protocols import Metered, Scorer, State
+from assent.protocols import Metered, State
 from assent.train.batching import map_sequences
 from assent.train.overlong import SoftOverlong
-from assent.types import CriticScored, Mean, Moments, NamedScores, NoScore, Rollout, Scored, ScoreEvents, Sequences
+from assent.train.weighing import WeightedScorer, ask, clipped, deviation_of, distribution, leaves, standardise
+from assent.types import (
+    CombinedScores,
+    CriticScored,
+    Mean,
+    Moments,
+    NamedScores,
+    NoScore,
+    Rollout,
+    Scored,
+    ScoreEvents,
+    Sequences,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Shaping:
-    """How scores become what the policy is trained on, in this order.
+    """How the weighted sum of the scores becomes what the policy is trained on, in this order.
 
     Args:
-        normalise: subtract the running mean and divide by the running deviation of all scores seen so far.
+        normalise: subtract the running mean and divide by the running deviation of all sums seen so far.
         clip: bound on the absolute score after normalisation; 10 in OpenRLHF, 5 in DeepSpeed-Chat.
         missing_end_penalty: subtracted where a response did not end within its budget (TRL's
             `missing_eos_penalty`; TL;DR replaces the score by -1 instead).
@@ -55,20 +72,13 @@ class KLControl:
     horizon: int = 10_000
 
 
-@dataclass(frozen=True)
-class WeightedScorer:
-    """A scorer and its weight in the sum that the policy is trained on."""
-
-    scorer: Scorer
-    weight: float = 1.0
-
-
 LogprobsOf = Callable[[Sequences], Tensor]
 """Log-probabilities or values of the response tokens, [B, T]."""
 
 
 class RolloutScoring:
-    """Implements `protocols.Scoring`; its state is the running moments, the KL coefficient and the episode count.
+    """Implements `protocols.Scoring`; its state is the running moments of every scorer and of their sum, the KL
+    coefficient and the episode count.
 
     Args:
         old: the learner's log-probabilities of the response tokens.
@@ -92,13 +102,18 @@ class RolloutScoring:
         self.old, self.reference, self.scorers = old, reference, list(scorers)
         self.shaping, self.kl_control, self.token_budget = shaping, kl_control, token_budget
         self.moments, self.coefficient, self.episodes = Moments(), kl_control.coefficient, 0
+        self.moments_of: dict[str, Moments] = {w.scorer.name: Moments() for w in self.scorers}
 
     def __call__(self, rollouts: Sequence[Rollout]) -> Scored:
-        kept, events, named, unscored = self._score(rollouts)
+        answers = [ask(w.scorer, rollouts) for w in self.scorers]
+        rows, unscored = self._scored_by_all(answers, rollouts)
+        kept = [rollouts[i] for i in rows]
         sequences = Sequences.of_rollouts(kept)
         mask = sequences.mask_BT
-        raw_BT = _scatter(events, mask)
-        shaped_BT, penalties = self._shape(raw_BT, mask, kept)
+        last = mask.long().cumsum(1).argmax(1, keepdim=True)
+        named = self._named(answers, rows, kept)
+        weighted_BT, of_scorers = self._weigh([_scatter([a.events[i] for i in rows], mask) for a in answers], last)
+        shaped_BT, penalties = self._shape(weighted_BT, mask, last, kept)
         (old,) = map_sequences(lambda s: (self.old(s),), sequences, self.token_budget)
         (ref,) = map_sequences(lambda s: (self.reference(s),), sequences, self.token_budget)
         k1 = kl.k1(old, ref)
@@ -108,7 +123,9 @@ class RolloutScoring:
             **unscored,
             **_objective(shaped_BT, k1, mask, self.coefficient),
             **_sampler_gap(kept, old, mask),
-            **{f"score/{n.name}": Mean.of(n.scores_B) for n in named},
+            **distribution(named),
+            **{name: mean for answer in answers for name, mean in answer.metrics.items()},
+            **of_scorers,
             **penalties,
             "objective/entropy": Mean.of(torch.where(mask, -old, 0.0).sum(1)),
             "kl/k3": Mean.of(torch.where(mask, kl.k3(old, ref), 0.0).sum(1)),
@@ -118,13 +135,12 @@ class RolloutScoring:
         self._after(observed.value, len(kept))
         return scored
 
-    def _score(
-        self, rollouts: Sequence[Rollout]
-    ) -> tuple[list[Rollout], list[ScoreEvents], list[NamedScores], dict[str, Mean]]:
-        """Ask every scorer; drop the samples that any of them would not score, and count them by reason."""
-        answers = [w.scorer.score(rollouts) for w in self.scorers]
-        kept = [i for i in range(len(rollouts)) if all(answer[i] for answer in answers)]
-        reasons = Counter(said.reason for answer in answers for said in answer if isinstance(said, NoScore))
+    def _scored_by_all(
+        self, answers: Sequence[CombinedScores], rollouts: Sequence[Rollout]
+    ) -> tuple[list[int], dict[str, Mean]]:
+        """The rollouts that every scorer scored; the others are dropped, and counted by reason."""
+        kept = [i for i in range(len(rollouts)) if all(answer.events[i] for answer in answers)]
+        reasons = Counter(said.reason for answer in answers for said in answer.events if isinstance(said, NoScore))
         told = {f"unscored/{reason}": Mean(float(count), 1.0) for reason, count in sorted(reasons.items())}
         if not kept:
             raise ContractError(
@@ -134,47 +150,62 @@ class RolloutScoring:
                 why="there is nothing to train on",
                 fix="run the scorers on a few responses by hand; an empty tuple of events means no score",
             )
+        for judge in (j for w in self.scorers for j in leaves(w.scorer)):
+            if isinstance(judge, Metered):
+                told |= judge.metrics()
+        return kept, told
+
+    def _named(
+        self, answers: Sequence[CombinedScores], rows: Sequence[int], rollouts: Sequence[Rollout]
+    ) -> list[NamedScores]:
+        """What each scorer said of the rollouts that are kept, followed by what its parts said."""
         named = []
         for weighted, answer in zip(self.scorers, answers, strict=True):
-            values = torch.tensor([sum(e.value for e in answer[i]) for i in kept])
-            if not values.isfinite().all():
+            totals = torch.tensor([sum(e.value for e in answer.events[i]) for i in rows])
+            parts = [NamedScores(p.name, p.scores_B[list(rows)]) for p in answer.parts]
+            named += [NamedScores(weighted.scorer.name, totals), *parts]
+        for n in named:
+            if not n.scores_B.isfinite().all():
                 raise NonFiniteError(
-                    f"scorer {weighted.scorer.name!r} gave a score that is not finite",
-                    got=f"{values[~values.isfinite()][0].item()} for {rollouts[kept[0]].prompt.id!r} or a neighbour",
+                    f"scorer {n.name!r} gave a score that is not finite",
+                    got=f"{n.scores_B[~n.scores_B.isfinite()][0].item()} for {rollouts[0].prompt.id!r} or a neighbour",
                     why="one such score would spoil every weight",
                     fix="return no events for a response that cannot be scored",
                 )
-            named.append(NamedScores(weighted.scorer.name, values))
-        events = [
-            tuple(
-                type(e)(e.index, e.value * w.weight)
-                for w, answer in zip(self.scorers, answers, strict=True)
-                for e in answer[i]
-            )
-            for i in kept
-        ]
-        for weighted in self.scorers:
-            if isinstance(weighted.scorer, Metered):
-                told |= weighted.scorer.metrics()
-        return [rollouts[i] for i in kept], events, named, told
+        return named
 
-    def _shape(self, events_BT: Tensor, mask: Tensor, rollouts: Sequence[Rollout]) -> tuple[Tensor, dict[str, Mean]]:
+    def _weigh(self, events: Sequence[Tensor], last: Tensor) -> tuple[Tensor, dict[str, Mean]]:
+        """The weighted sum of the scorers, each normalised and clipped by itself, `[B, T]`; and what each adds."""
+        total, metrics = torch.zeros_like(events[0]), {}
+        for weighted, raw_BT in zip(self.scorers, events, strict=True):
+            name, events_BT = weighted.scorer.name, raw_BT
+            if not weighted.weight:
+                continue
+            if weighted.normalise is not None:
+                seen = Moments.of(raw_BT.sum(1))
+                moments = weighted.normalise(self.moments_of[name], seen)
+                self.moments_of[name] = self.moments_of[name] + seen
+                events_BT = standardise(raw_BT, last, moments)
+                metrics[f"normaliser_mean/{name}"] = Mean(moments.mean, 1.0)
+                metrics[f"normaliser_std/{name}"] = Mean(deviation_of(moments), 1.0)
+            if weighted.clip is not None:
+                events_BT = clipped(events_BT, last, weighted.clip)
+            events_BT = weighted.weight * events_BT
+            metrics[f"score_weighted/{name}"] = Mean.of(events_BT.sum(1))
+            total = total + events_BT
+        return total, metrics
+
+    def _shape(
+        self, events_BT: Tensor, mask: Tensor, last: Tensor, rollouts: Sequence[Rollout]
+    ) -> tuple[Tensor, dict[str, Mean]]:
         shaping, metrics = self.shaping, {}
-        last = mask.long().cumsum(1).argmax(1, keepdim=True)
         if shaping.normalise:
-            totals = events_BT.sum(1)
-            self.moments = self.moments + Moments.of(totals)
-            deviation = max(self.moments.variance, 1e-8) ** 0.5
-            # The mean belongs to the sequence, so it is taken off once, at its last token.
-            events_BT = (events_BT / deviation).scatter_add(
-                1, last, torch.full_like(events_BT[:, :1], -self.moments.mean / deviation)
-            )
+            self.moments = self.moments + Moments.of(events_BT.sum(1))
+            events_BT = standardise(events_BT, last, self.moments)
             metrics["reward/normaliser_mean"] = Mean(self.moments.mean, 1.0)
-            metrics["reward/normaliser_std"] = Mean(deviation, 1.0)
+            metrics["reward/normaliser_std"] = Mean(deviation_of(self.moments), 1.0)
         if shaping.clip is not None:
-            totals = events_BT.sum(1, keepdim=True)
-            excess = totals.clamp(-shaping.clip, shaping.clip) - totals
-            events_BT = events_BT.scatter_add(1, last, excess)
+            events_BT = clipped(events_BT, last, shaping.clip)
         missing = torch.tensor([0.0 if r.ended else shaping.missing_end_penalty for r in rollouts])
         lengths = shaping.length_penalty * mask.sum(1).float()
         if shaping.missing_end_penalty:
@@ -201,13 +232,15 @@ class RolloutScoring:
 
     def state_dict(self) -> State:
         return {
-            "moments": [self.moments.count, self.moments.mean, self.moments.squares],
+            "moments": _as_list(self.moments),
+            "moments_of": {name: _as_list(moments) for name, moments in self.moments_of.items()},
             "coefficient": self.coefficient,
             "episodes": self.episodes,
         }
 
     def load_state_dict(self, state: State) -> None:
         self.moments = Moments(*state["moments"])
+        self.moments_of = {name: Moments(*moments) for name, moments in state["moments_of"].items()}
         self.coefficient, self.episodes = state["coefficient"], state["episodes"]
 
 
@@ -232,6 +265,10 @@ class CriticScoring:
 
     def load_state_dict(self, state: State) -> None:
         self.scoring.load_state_dict(state)
+
+
+def _as_list(moments: Moments) -> list[float]:
+    return [moments.count, moments.mean, moments.squares]
 
 
 def _scatter(events: Sequence[ScoreEvents], mask: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ token may equal the end-of-sequence token. Padding is the number 0 and means not
 from assent.types.batches import Batch, ComparisonBatch, PackedSequences, Sequences, TokenBatch
 from assent.types.experience import (
     ActorCriticOutputs,
+    CombinedScores,
     CriticScored,
     Experience,
     LeashedOutputs,
@@ -41,6 +42,7 @@ __all__ = [
     "ActorCriticOutputs",
     "BaselinedBatch",
     "Batch",
+    "CombinedScores",
     "ComparisonBatch",
     "ConstantLength",
     "CriticScored",

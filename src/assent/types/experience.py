@@ -8,7 +8,7 @@ from torch import Tensor
 
 from assent.types.batches import Sequences
 from assent.types.metrics import Mean
-from assent.types.rollouts import Rollout
+from assent.types.rollouts import Rollout, ScoreEvents
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,21 @@ class NamedScores:
 
     name: str
     scores_B: Tensor
+
+
+@dataclass(frozen=True)
+class CombinedScores:
+    """What a scorer made of others says of each rollout.
+
+    Args:
+        events: its own verdict, one tuple per rollout; empty means "no score".
+        parts: what each of the others said, raw; nan where it gave no score.
+        metrics: of how they were combined.
+    """
+
+    events: Sequence[ScoreEvents]
+    parts: tuple[NamedScores, ...]
+    metrics: Mapping[str, Mean]
 
 
 @dataclass(frozen=True)

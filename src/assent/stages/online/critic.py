@@ -9,8 +9,8 @@ from assent.models.folders import CausalModel, ScalarFolder, load_scalar, save_s
 from assent.models.forward import ScalarModel, ValueHead
 from assent.models.tokenizer import encode_text, require_same_tokenizer
 from assent.pipeline.run import StageContext
-from assent.stages.parts import AnyOptimizer, model_folder
-from assent.stages.scorers import RewardModelRef, RewardSpec
+from assent.stages.parts import AnyOptimizer
+from assent.stages.scorers import OfModels, RewardSpec
 from assent.types import Sequences
 
 
@@ -18,7 +18,8 @@ class CriticSpec(Frozen):
     """The value model.
 
     Args:
-        start: `reward_model` copies the first reward model (Stiennon et al., InstructGPT); `policy` puts a fresh head
+        start: `reward_model` copies the first reward model (Stiennon et al., InstructGPT), of a gate the helpfulness
+            model and of an ensemble the first member; `policy` puts a fresh head
             on a copy of the policy's trunk; `trunk` puts a head on the policy itself, one forward for both.
         optimizer: of its own; None uses the policy's.
     """
@@ -34,12 +35,12 @@ def build_critic(
     start = (spec or CriticSpec()).start
     if start == "trunk":
         return ValueHead.on(policy.model)
-    models = [r for r in rewards if isinstance(r, RewardModelRef)]
+    models = [folder for r in rewards if isinstance(r, OfModels) for folder in r.folders(context)]
     if start == "policy" or not models:
         if start == "reward_model":
             context.say("no reward model to start the critic from: it starts from the policy's trunk")
         return scalar_from_causal(policy, seed=context.seed).critic
-    loaded = load_scalar(model_folder(context, models[0].reward_model))
+    loaded = load_scalar(models[0])
     critic = loaded.critic
     require_same_tokenizer(policy.tokenizer, loaded.tokenizer)
     return copy.deepcopy(critic)

@@ -31,6 +31,7 @@ class SampleBook:
 
     def __call__(self, rollouts: Sequence[Rollout]) -> Scored:
         scored = self.scoring(rollouts)
+        rewards = scored.score_events_BT.sum(1).tolist()
         stride = max(1, len(scored.rollouts) // SAMPLES_KEPT)
         with self.path.open("a", encoding="utf-8") as file:
             for row in range(0, len(scored.rollouts), stride):
@@ -42,6 +43,7 @@ class SampleBook:
                     "response": rollout.text,
                     "ended": rollout.ended,
                     "scores": scores,
+                    "reward": rewards[row],
                 }
                 file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
         lag = Mean(float(sum(self.step - r.version for r in rollouts)), float(len(rollouts)))

@@ -1,6 +1,7 @@
 """Where the rollouts of a step come from: plain, dynamic, or drawn ahead."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pydantic import Field
 
@@ -11,7 +12,7 @@ from assent.rollout.ahead import AheadSource
 from assent.rollout.drawn import Drawing
 from assent.rollout.dynamic import DynamicDrawing
 from assent.rollout.source import PromptSource
-from assent.train.scoring import WeightedScorer
+from assent.train.weighing import WeightedScorer
 from assent.types import Prompt
 
 
@@ -30,7 +31,7 @@ class DynamicSampling(Frozen):
 
 def asked_once(scorers: Sequence[WeightedScorer], dynamic: DynamicSampling | None) -> list[WeightedScorer]:
     """The scorers as the scoring of a step asks them: under dynamic sampling they have already been asked."""
-    return list(scorers) if dynamic is None else [WeightedScorer(AskedOnce(w.scorer), w.weight) for w in scorers]
+    return list(scorers) if dynamic is None else [replace(w, scorer=AskedOnce(w.scorer)) for w in scorers]
 
 
 def build_source(

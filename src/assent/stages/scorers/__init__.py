@@ -4,9 +4,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from assent.stages.scorers.base import ScorerSpec, named_apart
+from assent.stages.scorers.base import OfModels, ScorerSpec, Weighted, named_apart, watched, weighted
 from assent.stages.scorers.classifier import ClassifierRef
+from assent.stages.scorers.ensemble import EnsembleRef
 from assent.stages.scorers.function import FunctionRef
+from assent.stages.scorers.gate import GateRef
 from assent.stages.scorers.gold import GoldRef, gold_of
 from assent.stages.scorers.judge import JudgeRef
 from assent.stages.scorers.remote import RemoteRef
@@ -14,20 +16,26 @@ from assent.stages.scorers.reward_model import RewardModelRef
 from assent.stages.scorers.rule import RuleRef
 
 RewardSpec = Annotated[
-    RewardModelRef | FunctionRef | ClassifierRef | RuleRef | RemoteRef | JudgeRef | GoldRef,
+    RewardModelRef | FunctionRef | ClassifierRef | GateRef | EnsembleRef | RuleRef | RemoteRef | JudgeRef | GoldRef,
     Field(union_mode="left_to_right"),
 ]
 
 __all__ = [
     "ClassifierRef",
+    "EnsembleRef",
     "FunctionRef",
+    "GateRef",
     "GoldRef",
     "JudgeRef",
+    "OfModels",
     "RemoteRef",
     "RewardModelRef",
     "RewardSpec",
     "RuleRef",
     "ScorerSpec",
+    "Weighted",
     "gold_of",
     "named_apart",
+    "watched",
+    "weighted",
 ]

@@ -1,12 +1,16 @@
 """What a recipe's words for a scorer have in common."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from pydantic import Field
+
+from assent.config import Frozen
 from assent.errors import ConfigError
 from assent.models.folders import CausalModel
 from assent.pipeline.run import StageContext
 from assent.protocols import Scorer
+from assent.train.weighing import Over, WeightedScorer, everything_seen
 
 
 class ScorerSpec(Protocol):
@@ -15,6 +19,16 @@ class ScorerSpec(Protocol):
     @property
     def weight(self) -> float:
         """In the sum that a policy is trained on."""
+        ...
+
+    @property
+    def over(self) -> Over | None:
+        """The moments that its score is normalised by, if any."""
+        ...
+
+    @property
+    def clip(self) -> float | None:
+        """Bound on its score."""
         ...
 
     @property
@@ -27,9 +41,47 @@ class ScorerSpec(Protocol):
         ...
 
 
+@runtime_checkable
+class OfModels(Protocol):
+    """A scorer that is made of reward models: a critic can start from the first of them."""
+
+    def folders(self, context: StageContext) -> list[str]:
+        """Of its reward models."""
+        ...
+
+
+class Weighted(Frozen):
+    """What every scorer can be given in a recipe: `{..., weight: 1, normalise: true, clip: 5}`, applied in the order
+    normalise, clip, weight, before scores are added up.
+
+    Args:
+        weight: in the sum that a policy is trained on; negative where less is better.
+        normalise: to mean 0 and deviation 1 over all its scores of the run so far, which the checkpoint keeps.
+        clip: bound on the absolute value, in units of the (normalised) score.
+    """
+
+    weight: float = 1.0
+    normalise: bool = False
+    clip: float | None = Field(None, gt=0)
+
+    @property
+    def over(self) -> Over | None:
+        return everything_seen if self.normalise else None
+
+
+def weighted(spec: ScorerSpec, context: StageContext, policy: CausalModel) -> WeightedScorer:
+    """The scorer a policy is trained on, with its settings."""
+    return WeightedScorer(spec.scorer(context, policy), spec.weight, spec.over, spec.clip)
+
+
+def watched(spec: ScorerSpec, context: StageContext, policy: CausalModel) -> WeightedScorer:
+    """The scorer as one that is only logged."""
+    return WeightedScorer(spec.scorer(context, policy), 0.0)
+
+
 def named_apart(specs: Sequence[ScorerSpec]) -> None:
     """Raises ConfigError where two scorers go by one name: one's scores would be logged over the other's."""
-    names = [spec.label for spec in specs]
+    names = [name for spec in specs for name in (spec.label, *(p.label for p in getattr(spec, "parts", ())))]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(

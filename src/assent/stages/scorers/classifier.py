@@ -2,16 +2,16 @@
 
 from typing import Literal
 
-from assent.config import Frozen
 from assent.models.classifier import load_classifier
 from assent.models.folders import CausalModel
 from assent.pipeline.run import StageContext
 from assent.protocols import Scorer
 from assent.rewards.classifier import TEXTS, ClassifierScorer
 from assent.stages.parts import ModelRef, model_folder
+from assent.stages.scorers.base import Weighted
 
 
-class ClassifierRef(Frozen):
+class ClassifierRef(Weighted):
     """Any text classifier: `{classifier: NAME, label: POSITIVE}`, NAME a folder or a hub name.
 
     Args:
@@ -22,7 +22,6 @@ class ClassifierRef(Frozen):
     classifier: ModelRef
     label: str
     reads: Literal["whole", "response"] = "whole"
-    weight: float = 1.0
 
     def scorer(self, context: StageContext, policy: CausalModel) -> Scorer:
         classifier = load_classifier(model_folder(context, self.classifier))

@@ -16,6 +16,7 @@ from assent.rewards.asked import AskedScorer
 from assent.rewards.function import FunctionScorer
 from assent.rewards.memory import NoMemory, RecentMemory, digest
 from assent.rewards.workers import Workers
+from assent.stages.scorers.base import Weighted
 
 
 class WorkerSettings(Frozen):
@@ -35,7 +36,7 @@ class WorkerSettings(Frozen):
     remember: bool = True
 
 
-class FunctionRef(Frozen):
+class FunctionRef(Weighted):
     """A function of one's own, `package.module:name`: takes a `Rollout`, returns a number or None for "no score".
 
     Args:
@@ -44,7 +45,6 @@ class FunctionRef(Frozen):
     """
 
     function: str
-    weight: float = 1.0
     run_in: WorkerSettings | Literal["this_process"] = WorkerSettings()
 
     @field_validator("function")

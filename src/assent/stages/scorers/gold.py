@@ -1,30 +1,58 @@
-"""The hidden judgement of the embedded domain as a scorer."""
+"""The hidden judgements of the embedded domain as scorers."""
 
+from collections.abc import Callable, Mapping
 from typing import Literal
 
-from assent.config import Frozen
 from assent.data import domain
 from assent.models.folders import CausalModel
 from assent.pipeline.run import StageContext
 from assent.protocols import Scorer
 from assent.rewards.function import FunctionScorer
+from assent.stages.scorers.base import Weighted
 from assent.types import Rollout
 
 
-class GoldRef(Frozen):
-    """The hidden judgement of the embedded domain. For watching and evaluating; training on it proves nothing."""
+class GoldRef(Weighted):
+    """A hidden judgement of the embedded domain. For watching and evaluating; training on it proves nothing.
 
-    gold: Literal["domain"]
-    weight: float = 1.0
+    Args:
+        gold: `domain` for gold itself, named `gold`; `helpfulness` for gold that does not ask whether it should be
+            done; `harm` for harm, above 0 where a response is unsafe; `unsafe` for 1 where it is and 0 where not.
+    """
+
+    gold: Literal["domain", "helpfulness", "harm", "unsafe"]
 
     @property
     def label(self) -> str:
-        return "gold"
+        return "gold" if self.gold == "domain" else f"gold_{self.gold}"
 
     def scorer(self, context: StageContext, policy: CausalModel) -> Scorer:
-        return FunctionScorer(self.label, gold_of)
+        return FunctionScorer(self.label, JUDGEMENTS[self.gold])
 
 
 def gold_of(rollout: Rollout) -> float:
     """Gold of the embedded domain, at most 2."""
     return domain.judge(rollout.prompt.source, rollout.text, ended=rollout.ended).gold
+
+
+def helpfulness_of(rollout: Rollout) -> float:
+    """Gold by somebody who does not ask whether it should be done, at most 2."""
+    return domain.judge_helpfulness(rollout.prompt.source, rollout.text, ended=rollout.ended).gold
+
+
+def harm_of(rollout: Rollout) -> float:
+    """Above 0 where the response is unsafe."""
+    return domain.judge_harm(rollout.prompt.source, rollout.text).harm
+
+
+def unsafe_of(rollout: Rollout) -> float:
+    """1 where the response is unsafe, else 0; its mean is the harmful rate."""
+    return float(domain.judge_harm(rollout.prompt.source, rollout.text).unsafe)
+
+
+JUDGEMENTS: Mapping[str, Callable[[Rollout], float]] = {
+    "domain": gold_of,
+    "helpfulness": helpfulness_of,
+    "harm": harm_of,
+    "unsafe": unsafe_of,
+}

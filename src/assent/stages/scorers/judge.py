@@ -14,6 +14,7 @@ from assent.rewards.disk import DiskNotes, kept_answers
 from assent.rewards.judge import PointwiseJudge
 from assent.rewards.memory import NoMemory
 from assent.rewards.templates import HERE, Question
+from assent.stages.scorers.base import Weighted
 from assent.stages.scorers.remote import ServerSettings, address
 
 
@@ -70,7 +71,7 @@ class ChatSettings(Frozen):
         )
 
 
-class JudgeRef(Frozen):
+class JudgeRef(Weighted):
     """A language model that rates each response from 1 to 10: `{judge: {endpoint: ..., model: ...}}`.
 
     Args:
@@ -81,7 +82,6 @@ class JudgeRef(Frozen):
     judge: ChatSettings
     template: Template = "pointwise"
     name: str = "judge"
-    weight: float = 1.0
 
     @property
     def label(self) -> str:

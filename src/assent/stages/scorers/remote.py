@@ -12,6 +12,7 @@ from assent.rewards.asked import AskedScorer
 from assent.rewards.http import Server
 from assent.rewards.memory import NoMemory, RecentMemory, digest
 from assent.rewards.remote import RemoteRewards
+from assent.stages.scorers.base import Weighted
 
 
 class ServerSettings(Frozen):
@@ -33,7 +34,7 @@ class ServerSettings(Frozen):
         return Server(url, self.token_env, self.seconds, self.retries)
 
 
-class RemoteRef(Frozen):
+class RemoteRef(Weighted):
     """A reward model over HTTP: `{remote: "http://localhost:8000/score"}`; see `rewards.remote` for the protocol.
 
     Args:
@@ -48,7 +49,6 @@ class RemoteRef(Frozen):
     batch: int = Field(64, gt=0)
     server: ServerSettings = ServerSettings()
     remember: bool = True
-    weight: float = 1.0
 
     @field_validator("remote")
     @classmethod

@@ -4,25 +4,25 @@ from pathlib import Path
 
 import torch
 
-from assent.config import Frozen
 from assent.models.folders import CausalModel, ScalarFolder, load_scalar
 from assent.models.forward import in_blocks
+from assent.models.raw_scores import RawScale
 from assent.models.tokenizer import tokenizer_hash
 from assent.pipeline.run import StageContext
 from assent.protocols import Scorer
 from assent.rewards.model import Encode, RewardModelScorer, same_tokens
 from assent.stages.parts import MODEL, ModelRef, frozen, model_folder, require_room, texts_to_tokens
+from assent.stages.scorers.base import Weighted
 from assent.types import Sequences
 
 GUESSING = 0.5
 """Accuracy of a coin on ordered pairs."""
 
 
-class RewardModelRef(Frozen):
+class RewardModelRef(Weighted):
     """A reward model: `{reward_model: NAME, weight: 1}`, NAME a stage, a folder or a hub name."""
 
     reward_model: ModelRef
-    weight: float = 1.0
 
     @property
     def label(self) -> str:
@@ -32,15 +32,32 @@ class RewardModelRef(Frozen):
 
     def scorer(self, context: StageContext, policy: CausalModel) -> Scorer:
         _say_doubt(self.reward_model, context)
-        loaded = load_scalar(model_folder(context, self.reward_model))
-        scalar = frozen(loaded.scalar)
-        shared = not loaded.bidirectional and tokenizer_hash(loaded.tokenizer) == tokenizer_hash(policy.tokenizer)
+        return folder_scorer(self.label, self.folders(context)[0], policy)
 
-        def scores(sequences: Sequences) -> torch.Tensor:
-            require_room(scalar.model, int(sequences.lengths_B.max()))
-            return in_blocks(lambda s: (scalar.last_scores(s),), sequences)[0]
+    def folders(self, context: StageContext) -> list[str]:
+        return [model_folder(context, self.reward_model)]
 
-        return RewardModelScorer(self.label, same_tokens if shared else _own_tokens(loaded), scores)
+
+def folder_scorer(name: str, folder: str, policy: CausalModel, *, raw: bool = False) -> RewardModelScorer:
+    """The reward model of a folder, for the rollouts of this policy.
+
+    Args:
+        raw: score by the logits of its training, before they were normalised (`models.raw_scores`).
+    """
+    loaded = load_scalar(folder)
+    return scalar_scorer(name, loaded, policy, loaded.scalar.raw_scale if raw else RawScale())
+
+
+def scalar_scorer(name: str, loaded: ScalarFolder, policy: CausalModel, scale: RawScale) -> RewardModelScorer:
+    """A reward model that was loaded, its scores on a scale."""
+    scalar = frozen(loaded.scalar)
+    shared = not loaded.bidirectional and tokenizer_hash(loaded.tokenizer) == tokenizer_hash(policy.tokenizer)
+
+    def scores(sequences: Sequences) -> torch.Tensor:
+        require_room(scalar.model, int(sequences.lengths_B.max()))
+        return scale.raw(in_blocks(lambda s: (scalar.last_scores(s),), sequences)[0])
+
+    return RewardModelScorer(name, same_tokens if shared else _own_tokens(loaded), scores)
 
 
 def _say_doubt(stage: str, context: StageContext) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, field_validator, model_validator
 
-from assent.config import Frozen
 from assent.functional.length import soft_overlong
 from assent.models.folders import CausalModel
 from assent.pipeline.run import StageContext
@@ -15,11 +14,12 @@ from assent.rewards import rules
 from assent.rewards.answers import AnswerPlace, Whole, compiled
 from assent.rewards.function import FunctionScorer
 from assent.rewards.mathematics import MathEqual
+from assent.stages.scorers.base import Weighted
 from assent.stages.scorers.function import WorkerSettings, isolated
 from assent.types import Rollout
 
 
-class ExactAnswerRule(Frozen):
+class ExactAnswerRule(Weighted):
     """The response's answer is the task's reference answer, letter by letter.
 
     Args:
@@ -33,7 +33,6 @@ class ExactAnswerRule(Frozen):
     ignore_case: bool = False
     right: float = 1.0
     wrong: float = 0.0
-    weight: float = 1.0
 
     @property
     def label(self) -> str:
@@ -45,7 +44,7 @@ class ExactAnswerRule(Frozen):
         )
 
 
-class MathEqualRule(Frozen):
+class MathEqualRule(Weighted):
     """The response's answer equals the reference answer as mathematics, by `math-verify`, in worker processes.
 
     Args:
@@ -59,7 +58,6 @@ class MathEqualRule(Frozen):
     right: float = 1.0
     wrong: float = 0.0
     workers: WorkerSettings = WorkerSettings(seconds=5.0)
-    weight: float = 1.0
 
     @field_validator("rule")
     @classmethod
@@ -77,7 +75,7 @@ class MathEqualRule(Frozen):
         return isolated(self.label, function, self.workers, context, source=repr(function))
 
 
-class RegexRule(Frozen):
+class RegexRule(Weighted):
     """A regular expression is found in the response; with `whole`, it matches all of it."""
 
     rule: Literal["regex"]
@@ -85,7 +83,6 @@ class RegexRule(Frozen):
     whole: bool = False
     right: float = 1.0
     wrong: float = 0.0
-    weight: float = 1.0
     name: str = "regex"
 
     @field_validator("pattern")
@@ -102,14 +99,13 @@ class RegexRule(Frozen):
         return FunctionScorer(self.label, rules.Pattern(self.pattern, self.whole, right=self.right, wrong=self.wrong))
 
 
-class TagsRule(Frozen):
+class TagsRule(Weighted):
     """The response is these tags, each once, in order, none empty: DeepSeek-R1's format reward (2501.12948)."""
 
     rule: Literal["tags"]
     tags: Annotated[tuple[str, ...], Field(min_length=1)] = ("think", "answer")
     right: float = 1.0
     wrong: float = 0.0
-    weight: float = 1.0
 
     @property
     def label(self) -> str:
@@ -119,7 +115,7 @@ class TagsRule(Frozen):
         return FunctionScorer(self.label, rules.Tags(self.tags, right=self.right, wrong=self.wrong))
 
 
-class JsonRule(Frozen):
+class JsonRule(Weighted):
     """The response, or the place in it, is a JSON object that has these keys."""
 
     rule: Literal["json"]
@@ -127,7 +123,6 @@ class JsonRule(Frozen):
     answer_in: AnswerPlace = Whole()
     right: float = 1.0
     wrong: float = 0.0
-    weight: float = 1.0
 
     @property
     def label(self) -> str:
@@ -139,7 +134,7 @@ class JsonRule(Frozen):
         )
 
 
-class SoftOverlongRule(Frozen):
+class SoftOverlongRule(Weighted):
     """DAPO's soft length penalty (2503.14476, equation 13): 0 up to `longest - cache` tokens, then falling to -1.
 
     Args:
@@ -150,7 +145,6 @@ class SoftOverlongRule(Frozen):
     rule: Literal["soft_overlong"]
     longest: int = Field(gt=0)
     cache: int = Field(gt=0)
-    weight: float = 1.0
 
     @model_validator(mode="after")
     def _fits(self) -> "SoftOverlongRule":

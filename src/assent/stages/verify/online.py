@@ -23,7 +23,8 @@ from assent.stages.verify.worlds import (
     world,
 )
 from assent.train.guard import KLBudget, KLGuard
-from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping, WeightedScorer
+from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping
+from assent.train.weighing import WeightedScorer
 from assent.types import Sampling
 
 Best = Callable[[Tensor, Tensor], Tensor]

@@ -71,10 +71,6 @@ OBJECTIVE = Section(
             "A fall towards 0 means that the policy says the same thing every time: raise the entropy bonus or the KL "
             "coefficient.",
         ),
-        Metric(
-            "score/<name>", "score", "mean of what one scorer said, before normalisation, clipping and penalties", None,
-            "Watch each: a sum can rise while one of its parts falls.",
-        ),
         Metric("episode", "responses", "responses trained on since the stage began", None, "It only counts."),
     ),
 )  # fmt: skip
@@ -157,11 +153,11 @@ REWARD = Section(
     "",
     (
         Metric(
-            "reward/normaliser_mean", "score", "running mean of the raw score, subtracted from it", None,
+            "reward/normaliser_mean", "score", "running mean of the weighted sum of scores, subtracted from it", None,
             "It follows the policy's improvement; that is its purpose.",
         ),
         Metric(
-            "reward/normaliser_std", "score", "running standard deviation of the raw score, which it is divided by",
+            "reward/normaliser_std", "score", "running standard deviation of the sum, which it is divided by",
             Range(low=1e-3),
             "Near 0 every response has the same score and division blows up noise: check the scorer.",
         ),
