@@ -34,7 +34,7 @@ from assent.stages.parts import (
     frozen,
     load_policy,
 )
-from assent.stages.scorers import RewardSpec, named_apart
+from assent.stages.scorers import RewardSpec, named_apart, watched, weighted
 from assent.stages.sources import AnyTasks, take
 from assent.train.checkpoint import StateFile
 from assent.train.followers import Averaging
