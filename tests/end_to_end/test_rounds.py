@@ -126,3 +126,23 @@ def test_a_decision_needs_a_figure_and_the_candidates_own_verdict(tmp_path):
         run_tiny(tmp_path, "stages.round_1.policy.above={win_smapled: 0.5}", text=ROUNDS, until="round_1.policy")
     with pytest.raises(ContractError, match="not on the candidate"):
         run_tiny(tmp_path, "stages.round_1.policy.candidate=sft", text=ROUNDS, until="round_1.policy")
+
+
+def test_a_share_takes_whole_prompts_and_always_the_same(accepted):
+    from types import SimpleNamespace
+
+    from assent.data.splits import hold_out, record_key
+    from assent.stages.parts import HELD_OUT_SEED
+    from assent.stages.sources import StageComparisons
+
+    context = SimpleNamespace(inputs=accepted[0], say=lambda _: None)
+
+    def prompts(share):
+        read = StageComparisons(format="stage", stage="round_1.comparisons", share=share).records_for(context)
+        return [record_key(c) for c in read]
+
+    whole, half, quarter = (prompts(share) for share in (1.0, 0.5, 0.25))
+    assert set(quarter) < set(half) < set(whole)
+    assert all(whole.count(key) == half.count(key) for key in half), "of a prompt, all its comparisons"
+    kept = StageComparisons(format="stage", stage="round_1.comparisons", share=0.5).records_for(context)
+    assert all(hold_out(kept, 0.3, HELD_OUT_SEED)), "a share still has prompts on both sides"
