@@ -278,6 +278,14 @@ class Tracker(Stateful, Protocol):
         ...
 
 
+class StageTracker(Tracker, Protocol):
+    """What a running stage is given: a tracker that also times the phases of its steps."""
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """See `Phase`."""
+        ...
+
+
 class Checkpoint(Protocol):
     """Saves every part whole, in one atomic file, and brings them all back."""
 

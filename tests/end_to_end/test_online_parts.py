@@ -1,6 +1,11 @@
 """The parts of the online loop through the stage, on a tiny policy: what each changes, and what it must not change."""
 
 import json
+import multiprocessing
+import os
+import random
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -102,6 +107,50 @@ def test_overlong_filtering_trains_on_what_ended(start):
 def test_the_soft_overlong_penalty_is_a_setting_of_shaping(start):
     _, lines = tuned(start, "soft", "shaping={overlong: {limit: 6, margin: 4, weight: 0.5}}")
     assert all(0 < line["reward/overlong_penalty"] <= 0.5 for line in lines)
+
+
+def test_seconds_are_told_by_phase(start):
+    folder, lines = tuned(start, "timed", "steps=2")
+    times = [json.loads(line) for line in (folder / "timing.jsonl").read_text().splitlines()]
+    assert len(times) == len(lines) == 2
+    for row in times:
+        assert set(row["phases"]) >= {"rollout", "score", "update", "sync"}
+        assert 0 < sum(row["phases"].values()) <= row["seconds"] + 1.0  # the first sync is before the first step
+
+
+# ------------------------------------------------------------------------------------------------ kill
+
+EVERYTHING = (
+    "steps=12", "dynamic_sampling={tries: 3}", "lag=1", "reference_update={name: ema, rate: 0.2}",
+    "average={decay: 0.9}", "exact_kl=true", "shaping={overlong: {limit: 6, margin: 4, weight: 0.1}}",
+    "kl={coefficient: 0.1, target: 0.01, horizon: 100}",
+    "optimization={optimizer: {name: adamw, lr: 0.001}, checkpoint_seconds: 0}",
+)  # fmt: skip
+
+
+@pytest.mark.timeout(280)
+def test_killed_and_resumed_with_every_part_is_bit_identical(start):
+    folder, lines = tuned(start, "whole", *EVERYTHING)
+    rng, killed = random.Random(3), start / "killed"
+    for moment in sorted(rng.sample(range(len(lines) - 3), 5)):
+        process = multiprocessing.get_context("fork").Process(target=tuned, args=(start, "killed", *EVERYTHING))
+        process.start()
+        while process.is_alive() and written(killed) < moment:
+            time.sleep(0.002)
+        time.sleep(rng.random() * 0.05)
+        assert process.is_alive(), f"the stage ended before it could be killed at step {moment}"
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert not list(killed.glob("tuned-*")), "a killed stage left something that looks finished"
+    again, resumed = tuned(start, "killed", *EVERYTHING)
+    assert resumed == lines
+    for name in ("samples.jsonl", "model/model.safetensors"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def written(folder: Path) -> int:
+    files = list(folder.glob(".work/tuned-*/out/metrics.jsonl"))
+    return len(files[0].read_bytes().splitlines()) if files else 0
 
 
 # ------------------------------------------------------------------------------------------------ following

@@ -11,7 +11,17 @@ from rich.console import Console
 
 from assent.errors import ArtefactError, ContractError
 from assent.track.jsonl import JsonlSink, TimingFile, read_metrics
-from assent.track.terminal import PlainProgress, RunConsole, SampleRow, TerminalSink, duration, sample_table, short
+from assent.track.terminal import (
+    PlainProgress,
+    RunConsole,
+    SampleRow,
+    TerminalSink,
+    duration,
+    sample_table,
+    short,
+    spent_line,
+)
+from assent.track.timed import TimedLearner, TimedScoring, TimedSource
 from assent.track.tracker import RunTracker
 from assent.types import Mean
 
@@ -112,6 +122,8 @@ def test_phases_add_up_and_never_reach_the_metrics(tmp_path: Path) -> None:
     assert first == {"step": 0, "seconds": 7.5, "phases": {"rollout": 3.0, "update": 4.0}}
     assert second == {"step": 1, "seconds": 0.0, "phases": {}}
     assert set(read_metrics(tmp_path / "m.jsonl")[0]) == {"step", "lr"}
+    assert tracker.spent == {"rollout": 3.0, "update": 4.0}
+    assert spent_line(tracker.spent) == ["  time: update 57 %, rollout 43 %"] and spent_line({}) == []
 
 
 def test_the_line_of_the_terminal_marks_what_is_unhealthy_and_says_what_to_do() -> None:
@@ -262,3 +274,59 @@ def test_tensorboard_absent_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match=r"assent\[tensorboard\]"):
         TensorBoardSink(tmp_path)
+
+
+class Part:
+    """A source, a scoring and a learner that take a second each."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def spend(self, answer):
+        self.clock.now += 1.0
+        return answer
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self):
+        for step in range(2):
+            yield self.spend((step, [f"rollout {step}"]))
+
+    def __call__(self, rollouts):
+        return self.spend(rollouts)
+
+    def sync(self, weights, *, version):
+        self.spend(None)
+
+    def step(self, batch, algorithm):
+        return self.spend({"a": batch})
+
+    update = step
+
+    def weights(self):
+        return {"w": 1}
+
+    def state_dict(self):
+        return {"clock": self.clock.now}
+
+    def load_state_dict(self, state):
+        self.clock.now = state["clock"]
+
+
+def test_timed_parts_do_what_they_wrap_and_tell_their_seconds() -> None:
+    clock = Clock()
+    tracker, part = RunTracker([], clock=clock), Part(clock)
+    source, scoring, learner = (kind(part, tracker.phase) for kind in (TimedSource, TimedScoring, TimedLearner))
+    begun = clock.now
+    for step, rollouts in source:
+        assert rollouts == [f"rollout {step}"] and len(source) == 2
+        assert scoring(rollouts) == rollouts and learner.update("batch", None) == {"a": "batch"}
+        source.sync(learner.weights(), version=1)
+        tracker.log(step, {"lr": 1.0})
+    assert learner.step("one", None) == {"a": "one"}
+    assert tracker.spent == {"rollout": 2.0, "score": 2.0, "update": 2.0, "sync": 2.0} and learner.weights() == {"w": 1}
+    for timed in (source, scoring, learner):
+        state = timed.state_dict()
+        assert state == {"clock": begun + 9.0}
+        timed.load_state_dict({"clock": begun + 9.0})

@@ -42,7 +42,7 @@ from assent.pipeline.recipe import Recipe, Stage
 from assent.pipeline.references import looks_like_path
 
 if TYPE_CHECKING:
-    from assent.protocols import Tracker
+    from assent.protocols import StageTracker
 
 
 class Console(Protocol):
@@ -52,7 +52,7 @@ class Console(Protocol):
         """Show one line or block of text."""
         ...
 
-    def stage(self, title: str, out: Path, board: Path) -> "AbstractContextManager[Tracker]":
+    def stage(self, title: str, out: Path, board: Path) -> "AbstractContextManager[StageTracker]":
         """The tracker of one running stage.
 
         Args:
@@ -84,7 +84,7 @@ class StageContext:
     inputs: Mapping[str, Artefact]
     out: Path
     state: Path
-    tracker: "Tracker"
+    tracker: "StageTracker"
     say: Callable[[str], None]
     cache: Path
 

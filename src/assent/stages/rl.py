@@ -36,6 +36,7 @@ from assent.stages.parts import (
 )
 from assent.stages.scorers import RewardSpec, named_apart, watched, weighted
 from assent.stages.sources import AnyTasks, take
+from assent.track.timed import TimedLearner, TimedScoring, TimedSource
 from assent.train.checkpoint import StateFile
 from assent.train.followers import Averaging
 from assent.train.guard import KLBudget, KLGuard
@@ -189,7 +190,9 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
         **following.state,
     }
     checkpoint = StateFile(context.state, state, every_seconds=spec.optimization.checkpoint_seconds)
-    online(source, samples, spec.algorithm, learner, context.tracker, checkpoint, guard)
+    phase = context.tracker.phase
+    timed = TimedSource(source, phase), TimedScoring(samples, phase)
+    online(*timed, spec.algorithm, TimedLearner(learner, phase), context.tracker, checkpoint, guard)
     first_batch.finish()
     if following.average is not None:
         following.average.put()

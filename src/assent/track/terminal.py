@@ -51,7 +51,7 @@ class RunConsole:
                 yield tracker
             finally:
                 tracker.close()
-        for line in terminal.findings():
+        for line in (*terminal.findings(), *spent_line(tracker.spent)):
             self.say(line)
 
 
@@ -188,6 +188,15 @@ class PlainProgress:
 
     def finish(self) -> None:
         self.say(f"{self.title}: finished in {duration(self.clock() - self.begun)}")
+
+
+def spent_line(spent: Mapping[str, float]) -> list[str]:
+    """Where the time of a stage's steps went, longest first; nothing for a stage without phases."""
+    whole = sum(spent.values())
+    if not whole:
+        return []
+    shares = sorted(spent.items(), key=lambda named: -named[1])
+    return ["  time: " + ", ".join(f"{name} {100 * seconds / whole:.0f} %" for name, seconds in shares)]
 
 
 def duration(seconds: float) -> str:

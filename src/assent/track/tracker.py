@@ -35,6 +35,8 @@ class RunTracker:
     Args:
         sinks: every one gets the same numbers.
         times: gets the seconds of each step and of its phases.
+
+    `spent` holds the seconds of each phase over all steps that this process has logged.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class RunTracker:
     ) -> None:
         self.sinks, self.times, self.clock = sinks, times, clock
         self.phases: dict[str, float] = {}
+        self.spent: dict[str, float] = {}
         self.since = clock()
 
     def log(self, step: int, metrics: Mapping[str, Mean | float]) -> None:
@@ -58,6 +61,8 @@ class RunTracker:
         now = self.clock()
         if self.times is not None:
             self.times.write(step, now - self.since, self.phases)
+        for name, seconds in self.phases.items():
+            self.spent[name] = self.spent.get(name, 0.0) + seconds
         self.phases, self.since = {}, now
 
     def progress(self, done: int, total: int) -> None:
