@@ -86,7 +86,7 @@ def test_where_nothing_is_saved_the_block_stays_whole():
 
 def test_prompts_that_only_begin_alike_are_told_apart():
     prompts = [[5, 6], [5, 6, 7], [5, 6], [5, 6, 7], [5, 7, 0], [5, 7]]
-    row_U, prompt_B = prefix.distinct_prompts(Sequences.of(prompts, [[1]] * 6))
+    row_U, prompt_B = Sequences.of(prompts, [[1]] * 6).distinct_prompts()
     assert len(row_U) == 4
     assert [prompts[row_U[u]] for u in prompt_B] == prompts
 

@@ -17,13 +17,21 @@ from assent.train.schedule import Schedule
 from assent.types import Mean, Scored, Sequences
 
 
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 120))
-def test_micro_batches_partition_the_units_within_the_budget(costs, budget):
-    parts = micro_batches(torch.tensor(costs), budget)
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 120), st.integers(1, 9) | st.none())
+def test_micro_batches_partition_the_units_within_the_budget(costs, budget, groups):
+    together = None if groups is None else torch.arange(len(costs)) * 7 % groups
+    parts = micro_batches(torch.tensor(costs), budget, together)
     assert sorted(i for part in parts for i in part.tolist()) == list(range(len(costs)))
     for part in parts:
         widest = max(costs[i] for i in part.tolist())
         assert len(part) == 1 or len(part) * widest <= budget
+
+
+def test_units_of_one_group_stay_side_by_side():
+    costs, together = torch.tensor([3, 9, 5, 9, 2, 7]), torch.tensor([0, 1, 1, 2, 2, 0])
+    assert [p.tolist() for p in micro_batches(costs, 1000, together)] == [[1, 2, 3, 4, 5, 0]]
+    assert [p.tolist() for p in micro_batches(costs, 18, together)] == [[1, 2], [3, 4], [5, 0]]
+    assert [p.tolist() for p in micro_batches(costs, 1000)] == [[1, 3, 5, 2, 0, 4]]
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 7)), min_size=1, max_size=12), st.integers(1, 40))

@@ -55,25 +55,13 @@ def plan(sequences: Sequences, reach_B: Tensor) -> Plan | None:
     Args:
         reach_B: slots of each row that must be run: the last place asked for, and one.
     """
-    row_U, prompt_B = distinct_prompts(sequences)
+    row_U, prompt_B = sequences.distinct_prompts()
     if len(row_U) == len(sequences):
         return None
     needed_B = (reach_B - sequences.prompt_lengths_B).clamp(min=0)
     blocks = tuple(_blocks(needed_B))
     found = Plan(row_U, prompt_B, blocks, int(sequences.prompt_lengths_B.max()))
     return found if len(sequences) * int(reach_B.max()) >= GAIN * found.slots else None
-
-
-def distinct_prompts(sequences: Sequences) -> tuple[Tensor, Tensor]:
-    """One row of each distinct prompt, and which of them each row has."""
-    lengths_B = sequences.prompt_lengths_B
-    prompts_BP = sequences.token_ids_BL[:, : int(lengths_B.max())]
-    inside_BP = torch.arange(prompts_BP.shape[1], device=lengths_B.device) < lengths_B[:, None]
-    _, prompt_B = torch.where(inside_BP, prompts_BP, -1).unique(dim=0, return_inverse=True)
-    rows_B = torch.arange(len(sequences), device=lengths_B.device)
-    size = int(prompt_B.max()) + 1
-    row_U = rows_B.new_full((size,), len(sequences)).scatter_reduce(0, prompt_B, rows_B, "amin")
-    return row_U, prompt_B
 
 
 def _blocks(needed_B: Tensor) -> Iterator[tuple[Tensor, int]]:

@@ -268,7 +268,7 @@ def shares_prefixes(model: PreTrainedModel) -> bool:
     ).to(ids_BL.device)
     row_N = torch.tensor([r for r in range(3) for _ in range(prompts[r] + responses[r])], device=ids_BL.device)
     place_N = torch.cat([torch.arange(p + t) for p, t in zip(prompts, responses, strict=True)]).to(ids_BL.device)
-    row_U, prompt_B = prefix.distinct_prompts(sequences)
+    row_U, prompt_B = sequences.distinct_prompts()
     every = torch.arange(3, device=ids_BL.device)
     planned = prefix.Plan(row_U, prompt_B, ((every, max(responses)),), max(prompts))
     with _training_mode(model, False):

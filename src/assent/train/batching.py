@@ -8,25 +8,30 @@ from torch import Tensor
 from assent.types import Sequences
 
 
-def micro_batches(costs: Tensor, token_budget: int) -> list[Tensor]:
+def micro_batches(costs: Tensor, token_budget: int, together: Tensor | None = None) -> list[Tensor]:
     """Cut units into micro-batches whose padded size stays within a budget of tokens.
 
     Units are ordered by cost, so that neighbours have like lengths and little is padded; the order is a function of the
-    costs alone. A unit above the budget gets a micro-batch of its own.
+    arguments alone. A unit above the budget gets a micro-batch of its own.
 
     Args:
         costs: int64 [units], tokens of each unit.
         token_budget: tokens of one micro-batch, padding included.
+        together: int64 [units]; units of one number stay side by side, since what they share is read once.
 
     Returns:
         int64 index tensors that partition the units.
     """
     order = torch.argsort(costs, descending=True, stable=True)
+    if together is not None:
+        # A group stands where its most costly unit stood; within it the order by cost is kept.
+        place = torch.empty_like(order).scatter(0, order, torch.arange(len(order), device=order.device))
+        first = order.new_full((int(together.max()) + 1,), len(order)).scatter_reduce(0, together, place, "amin")
+        order = order[torch.argsort(first[together[order]], stable=True)]
     cuts, widest = [0], 0
     for i, cost in enumerate(costs[order].tolist()):
-        if i == cuts[-1]:
-            widest = cost
-        elif (i + 1 - cuts[-1]) * widest > token_budget:
+        widest = max(widest, cost)
+        if i > cuts[-1] and (i + 1 - cuts[-1]) * widest > token_budget:
             cuts.append(i)
             widest = cost
     return [order[a:b] for a, b in zip(cuts, [*cuts[1:], len(order)], strict=True)]
@@ -48,7 +53,8 @@ def map_sequences(
     outputs: list[Tensor] = []
     longest = sequences.mask_BT.shape[1]
     with torch.no_grad():
-        for rows in micro_batches(sequences.lengths_B, token_budget):
+        _, together = sequences.distinct_prompts()
+        for rows in micro_batches(sequences.lengths_B, token_budget, together):
             parts = function(sequences.select(rows))
             if not outputs:
                 shapes = [(len(sequences), longest) if p.dim() == 2 else (len(sequences),) for p in parts]

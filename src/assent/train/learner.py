@@ -12,7 +12,7 @@ from assent.errors import ContractError, NonFiniteError
 from assent.protocols import BatchSource, Forward, OfflineAlgorithm, OnlineAlgorithm, Processes, State, WholeStep
 from assent.train.batching import micro_batches
 from assent.train.schedule import Schedule
-from assent.types import Batch, Loss, Mean, add_metrics
+from assent.types import Batch, Loss, Mean, SharedPrompts, add_metrics
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class LocalLearner:
                 why="the mean over no item is undefined, and a zero gradient would look like success",
                 fix="look at the token audit of the first batch: the mask must include response tokens",
             )
-        split = micro_batches(stream.batch.costs, token_budget)
+        split = micro_batches(stream.batch.costs, token_budget, _together(stream.batch))
         complete = self._completion(stream, split)
         metrics: dict[str, Mean] = {}
         for rows in split:
@@ -239,6 +239,10 @@ class LocalLearner:
         if self.mixture is not None:
             self.mixture.source.load_state_dict(state["mixture"])
             self._mixed = iter(self.mixture.source)
+
+
+def _together(batch: Batch) -> Tensor | None:
+    return batch.prompts if isinstance(batch, SharedPrompts) else None
 
 
 def _first_bad_item(loss: Loss) -> str:

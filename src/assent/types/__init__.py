@@ -10,7 +10,7 @@ A mask is bool and True means included. Lengths and masks are explicit: nothing 
 token may equal the end-of-sequence token. Padding is the number 0 and means nothing.
 """
 
-from assent.types.batches import Batch, ComparisonBatch, PackedSequences, Sequences, TokenBatch
+from assent.types.batches import Batch, ComparisonBatch, PackedSequences, Sequences, SharedPrompts, TokenBatch
 from assent.types.experience import (
     ActorCriticOutputs,
     CombinedScores,
@@ -70,6 +70,7 @@ __all__ = [
     "Scored",
     "SequenceMean",
     "Sequences",
+    "SharedPrompts",
     "TokenBatch",
     "TokenMean",
     "TokenOutputs",

@@ -84,6 +84,15 @@ class Sequences:
     def response_ids_BT(self) -> Tensor:
         return self.token_ids_BL.gather(1, self.response_positions_BT)
 
+    def distinct_prompts(self) -> tuple[Tensor, Tensor]:
+        """int64: one row of each distinct prompt, the first that has it, and which of those prompts each row has."""
+        prompts_BP = self.token_ids_BL[:, : int(self.prompt_lengths_B.max())]
+        inside_BP = torch.arange(prompts_BP.shape[1], device=prompts_BP.device) < self.prompt_lengths_B[:, None]
+        distinct_UP, prompt_B = torch.where(inside_BP, prompts_BP, -1).unique(dim=0, return_inverse=True)
+        rows_B = torch.arange(len(self), device=prompts_BP.device)
+        first_U = rows_B.new_full((len(distinct_UP),), len(self)).scatter_reduce(0, prompt_B, rows_B, "amin")
+        return first_U, prompt_B
+
     def positions(self) -> Tensor:
         """int64 [1, L]: 0, 1, 2, ...; padding is on the right, so a position does not depend on neighbours."""
         return torch.arange(self.token_ids_BL.shape[1], device=self.token_ids_BL.device)[None]
@@ -151,6 +160,16 @@ class Batch(Protocol):
     @property
     def denominator(self) -> float:
         """What the summed loss of these units is divided by; adds over units, micro-batches and processes."""
+        ...
+
+
+@runtime_checkable
+class SharedPrompts(Protocol):
+    """A batch whose units may read one prompt; those that do are best read together, which runs it once."""
+
+    @property
+    def prompts(self) -> Tensor:
+        """int64 [units]: which prompt each unit has."""
         ...
 
 

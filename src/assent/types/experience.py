@@ -115,6 +115,10 @@ class Experience:
         return self.sequences.lengths_B
 
     @property
+    def prompts(self) -> Tensor:
+        return self.sequences.distinct_prompts()[1]
+
+    @property
     def denominator(self) -> float:
         return float(self.mask_BT.sum())
 
@@ -172,6 +176,10 @@ class PolicyExperience:
     @property
     def costs(self) -> Tensor:
         return self.sequences.lengths_B
+
+    @property
+    def prompts(self) -> Tensor:
+        return self.sequences.distinct_prompts()[1]
 
     @property
     def denominator(self) -> float:
