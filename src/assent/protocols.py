@@ -111,11 +111,12 @@ class OnlineAlgorithm(Protocol[S_in, B]):
     """Scored rollouts to experience to a loss.
 
     `epochs` passes are made over each experience, each cut at random into `minibatches` optimiser steps.
-    `uses_critic` asks for scored rollouts with a critic's values; `smallest_group` is how many responses of one prompt
-    it needs to learn from.
+    `uses_critic` asks for scored rollouts with a critic's values, `uses_greedy` for ones with the score of a greedy
+    response to their prompt; `smallest_group` is how many responses of one prompt it needs to learn from.
     """
 
     uses_critic: ClassVar[bool]
+    uses_greedy: ClassVar[bool]
     smallest_group: ClassVar[int]
 
     @property

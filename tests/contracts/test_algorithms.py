@@ -11,14 +11,21 @@ from pydantic import TypeAdapter, ValidationError
 from assent.algorithms.apo_down import APODown
 from assent.algorithms.apo_zero import APOZero
 from assent.algorithms.bco import BCO
+from assent.algorithms.cispo import CISPO
 from assent.algorithms.cpo import CPO
 from assent.algorithms.dpo import DPO
 from assent.algorithms.grpo import GRPO
 from assent.algorithms.hinge import Hinge
 from assent.algorithms.ipo import IPO
 from assent.algorithms.kto import KTO
+from assent.algorithms.leash import ExactInLoss, K2InLoss, KLInReward
+from assent.algorithms.online_dpo import OnlineDPO
 from assent.algorithms.orpo import ORPO
 from assent.algorithms.ppo import PPO
+from assent.algorithms.reinforce import Reinforce
+from assent.algorithms.reinforce_pp import ReinforcePP
+from assent.algorithms.reinforce_pp_baseline import ReinforcePPBaseline
+from assent.algorithms.remax import ReMax
 from assent.algorithms.reward_model import RewardModel
 from assent.algorithms.rloo import RLOO
 from assent.algorithms.robust_dpo import RobustDPO
@@ -32,6 +39,7 @@ from assent.types import (
     ConstantLength,
     Experience,
     PairBatch,
+    PairExperience,
     PolicyExperience,
     Reduction,
     ReferencedPairBatch,
@@ -125,6 +133,16 @@ def reduced_by(reduction: Reduction) -> Callable[[int], PolicyExperience]:
     return made
 
 
+def own_pairs(seed: int) -> PairExperience:
+    """Pairs of the policy's own responses, some ordered for certain and some by chance."""
+    known = referenced_pairs(seed)
+    with torch.no_grad():
+        old = TableForward(Tables(2, 3, seed=7)).logprobs(known.sequences)
+    target = torch.linspace(0.5, 1.0, len(known.chosen_P), dtype=torch.float64)
+    parts = (known.sequences, known.counts_G, known.chosen_P, known.rejected_P, known.ref_logprobs_B)
+    return PairExperience(*parts, old, target, 0.5)
+
+
 Case = tuple[Any, Callable[[int], Any]]
 CASES: dict[str, Case] = {
     "sft": (SFT(), tokens),
@@ -147,8 +165,17 @@ CASES: dict[str, Case] = {
     "ppo": (PPO(), experience),
     "ppo with every option": (PPO(dual_clip=3.0, entropy_coef=0.01, value_clip=None, clip_high=0.28), experience),
     "ppo in critic warm-up": (PPO(critic_warmup_steps=5).at(0), experience),
+    "reinforce": (Reinforce(), reduced_by(ConstantLength(1))),
+    "reinforce_pp": (ReinforcePP(), reduced_by(TokenMean())),
+    "reinforce_pp_baseline": (ReinforcePPBaseline(), reduced_by(TokenMean())),
+    "remax": (ReMax(), reduced_by(ConstantLength(1))),
+    "cispo": (CISPO(clip_high=0.1), reduced_by(TokenMean())),
+    "online_dpo": (OnlineDPO(), own_pairs),
     "rloo": (RLOO(), reduced_by(ConstantLength(1))),
     "grpo": (GRPO(), reduced_by(SequenceMean())),
+    "grpo with k2": (GRPO(leash=K2InLoss()), reduced_by(SequenceMean())),
+    "grpo with exact kl": (GRPO(leash=ExactInLoss()), reduced_by(SequenceMean())),
+    "grpo with kl in the reward": (GRPO(leash=KLInReward()), reduced_by(SequenceMean())),
     "grpo as dr grpo": (GRPO(scale_by_std=False, reduction=ConstantLength(5)), reduced_by(ConstantLength(5))),
     "grpo as dapo": (GRPO(clip_high=0.28, reduction=TokenMean()), reduced_by(TokenMean())),
     "grpo as gspo": (GRPO(sequence_ratio=True, clip_low=3e-4, clip_high=4e-4), reduced_by(SequenceMean())),

@@ -100,6 +100,9 @@ def kl(m: ModuleType) -> None:
     same(m.k1(one, other), [math.log(2), -30.0])
     same(m.k2(one, other), [math.log(2) ** 2 / 2, 450.0])
     same(m.k3(one, other), [math.log(2) - 0.5, math.exp(20) - 21])
+    same(m.k2_with_ratio(one[:1], one[:1] - math.log(3), other[:1]), [3 * math.log(2) ** 2 / 2])
+    same(slope(lambda x: m.k2_with_ratio(x, one[:1] - math.log(3), other[:1]), one[:1].tolist()), [3 * math.log(2)])
+    assert not m.k2_with_ratio(one, one.clone().requires_grad_(), other).requires_grad
     same(m.k3_with_ratio(one[:1], one[:1] - math.log(3), other[:1]), [3 * (math.log(2) - 0.5)])
     assert not m.k3_with_ratio(one, one.clone().requires_grad_(), other).requires_grad
     p, q = f64([0.5, 0.5, 0.0]), f64([0.25, 0.5, 0.25])

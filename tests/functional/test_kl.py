@@ -73,6 +73,16 @@ def test_gradient_of_k3_with_ratio_on_another_s_samples():
     assert none is None
 
 
+def test_gradient_of_k2_with_ratio_on_another_s_samples():
+    """The ratio is a constant: differentiated, it would add the gradient of k2's expectation under the policy."""
+    old = LOGITS.flip(0).log_softmax(-1).requires_grad_()
+    logits = LOGITS.clone().requires_grad_()
+    loss = (old.exp().detach() * kl.k2_with_ratio(logits.log_softmax(-1), old, REF.log_softmax(-1))).sum()
+    got, none = torch.autograd.grad(loss, [logits, old], allow_unused=True)
+    torch.testing.assert_close(got, gradient_of(divergence), atol=1e-12, rtol=0)
+    assert none is None
+
+
 def test_gradient_of_exact():
     logits = LOGITS.clone().requires_grad_()
     got = torch.autograd.grad(kl.exact(logits, REF), logits)[0]

@@ -37,6 +37,7 @@ UNPAIRED = tuple(
     )
 )
 SINGLE, GROUPS = "tests/oracle/test_enumeration.py", "tests/oracle/test_group_enumeration.py"
+ONLINE = "tests/oracle/test_online_enumeration.py"
 
 SLIPS: dict[str, Slips] = {
     "sft": Slips(
@@ -205,27 +206,127 @@ SLIPS: dict[str, Slips] = {
     "rloo": Slips(
         (GROUPS,),
         (
-            ("kl_coef=scored.kl_coef", "kl_coef=0.0"),
-            (").sum(1)\n        groups_B", ").mean(1)\n        groups_B"),
-            ("advantages.leave_one_out(", "advantages.group_relative("),
+            ("rewards_of(scored, scored.kl_coef)", "rewards_of(scored, 0.0)"),
+            (".sum(1)\n        advantages_B", ".mean(1)\n        advantages_B"),
+            ("advantages.leave_one_out,", "advantages.group_relative,"),
             ("ConstantLength(1)", "ConstantLength(2)"),
-            ("batch.weights_BT * policy.policy_gradient", "0.5 * policy.policy_gradient"),
-            ("rewards_B[together_B], groups_B[together_B]", "rewards_B[together_B], 0 * groups_B[together_B]"),
+            ("rewards_B, scored.groups_B", "rewards_B, 0 * scored.groups_B"),
         ),
     ),
     "grpo": Slips(
-        (GROUPS,),
+        (GROUPS, ONLINE),
         (
             ("scale_by_std=self.scale_by_std", "scale_by_std=True"),
             ("scale_by_std=self.scale_by_std", "scale_by_std=False"),
+            ("rewards_of(scored, in_reward)", "rewards_of(scored, in_loss)"),
+            ("kl_coef=in_loss", "kl_coef=in_reward"),
+            ("clip_low=self.clip_low", "clip_low=self.clip_high"),
+            ("sequence_ratio=self.sequence_ratio", "sequence_ratio=not self.sequence_ratio"),
+            ("            self.reduction,\n", "            SequenceMean(),\n"),
+            ("importance_cap=self.importance_cap", "importance_cap=None"),
+        ),
+    ),
+    "reinforce": Slips(
+        (ONLINE,),
+        (
+            ("rewards_of(scored, scored.kl_coef)", "rewards_of(scored, 0.0)"),
+            ("earned_BT - others_B", "earned_BT - 0.5 * others_B"),
+            ("if self.baseline", "if not self.baseline"),
+            ("if self.to_go", "if not self.to_go"),
+            ("gamma=1.0, lam=1.0", "gamma=1.0, lam=0.0"),
+            ("totals_B - advantages.leave_one_out(totals_B, batch_B)", "totals_B.mean().expand(len(totals_B))"),
+            ("ConstantLength(1)", "ConstantLength(2)"),
+            ("importance_cap=self.importance_cap", "importance_cap=None"),
+        ),
+    ),
+    "remax": Slips(
+        (ONLINE,),
+        (
+            ("rewards_of(scored, scored.kl_coef)", "rewards_of(scored, 0.0)"),
+            (".sum(1) - scored", ".mean(1) - scored"),
+            ("ConstantLength(1)", "ConstantLength(2)"),
+        ),
+        (("- scored.baseline_B", "", "any baseline leaves the expected gradient as it is; this one is for the noise"),),
+    ),
+    "reinforce_pp": Slips(
+        (ONLINE,),
+        (
+            ("rewards_of(scored, scored.kl_coef)", "rewards_of(scored, 0.0)"),
+            ("gamma=self.gamma", "gamma=1.0"),
+            ("lam=1.0", "lam=0.9"),
+            ("masked.whiten(earned_BT, mask)", "masked.whiten(earned_BT, mask, shift_mean=False)"),
+            ("masked.whiten(earned_BT, mask)", "earned_BT"),
+            ("clip_low=self.clip_low", "clip_low=self.clip_high"),
+            ("importance_cap=self.importance_cap", "importance_cap=None"),
+        ),
+    ),
+    "reinforce_pp_baseline": Slips(
+        (ONLINE,),
+        (
+            ("scale_by_std=False", "scale_by_std=True"),
+            ("masked.whiten(centred_BT, compared)", "masked.whiten(centred_BT, scored.mask_BT)"),
+            ("masked.whiten(centred_BT, compared)", "centred_BT"),
+            ("kl_coef=in_loss", "kl_coef=in_reward"),
+            ("importance_cap=self.importance_cap", "importance_cap=None"),
+        ),
+    ),
+    "cispo": Slips(
+        (ONLINE,),
+        (
+            ("scale_by_std=self.scale_by_std", "scale_by_std=False"),
+            ("clip_low=self.clip_low", "clip_low=self.clip_high"),
+            ("clip_high=self.clip_high", "clip_high=self.clip_low"),
             ("log_ratio = outputs", "log_ratio = 2 * batch.old_logprobs_BT - outputs"),
-            ("surrogate + batch.kl_coef * leash", "surrogate - batch.kl_coef * leash"),
+            ("rewards_of(scored, in_reward)", "rewards_of(scored, in_loss)"),
+            ("kl_coef=in_loss", "kl_coef=0.0"),
+            ("importance_cap=self.importance_cap", "importance_cap=None"),
+        ),
+    ),
+    "online_dpo": Slips(
+        (ONLINE,),
+        (
+            ("gap_P.sigmoid() if self.soft_labels", "gap_P.sigmoid() if not self.soft_labels"),
+            ("best_G[kept_G], worst_G[kept_G]", "worst_G[kept_G], best_G[kept_G]"),
+            ("batch.beta * (sums_B - batch.ref_logprobs_B)", "sums_B - batch.ref_logprobs_B"),
+            ("(sums_B - batch.ref_logprobs_B)", "sums_B"),
+            ("ref_logprobs_BT[rows_P2, :t]", "old_logprobs_BT[rows_P2, :t]"),
+            ("descending=True", "descending=False"),
+            ("order[-1]", "order[1]"),
+            ("groups_B == group", "groups_B >= group"),
+            ("alone += 1", "alone += 0"),
+        ),
+    ),
+    "leash": Slips(
+        (ONLINE,),
+        (
+            ("return kl_coef, 0.0", "return 0.0, kl_coef"),
+            ("kl.k2_with_ratio(outputs.logprobs_BT, batch.old_logprobs_BT,", "kl.k2(outputs.logprobs_BT,"),
             ("kl.k3_with_ratio(outputs.logprobs_BT, batch.old_logprobs_BT,", "kl.k3(outputs.logprobs_BT,"),
-            ("clip_low=self.clip_low, clip_high=self.clip_high", "clip_low=self.clip_high, clip_high=self.clip_low"),
-            ("if self.sequence_ratio else log_ratio", "if not self.sequence_ratio else log_ratio"),
-            ("self.reduction.weigh(mask)", "SequenceMean().weigh(mask)"),
-            ("Loss(batch.weights_BT * per_token", "Loss(per_token"),
-            ("* per_token, mask, metrics)", "* per_token.detach().exp() * per_token, mask, metrics)"),
+            ("outputs.entropy_BT), outputs.kl_BT", "outputs.entropy_BT), outputs.kl_BT.detach()"),
+        ),
+    ),
+    "_importance": Slips(
+        (ONLINE,),
+        (
+            ("(old_BT, scored.sampler_logprobs_BT, cap=cap)", "(scored.sampler_logprobs_BT, old_BT, cap=cap)"),
+            ("sampler_logprobs_BT, cap=cap)", "sampler_logprobs_BT, cap=2 * cap)"),
+            ("weights_BT >= cap", "weights_BT > 1"),
+        ),
+    ),
+    "_critic_free": Slips(
+        (GROUPS, ONLINE),
+        (
+            ("if not kl_coef:", "if kl_coef:"),
+            ("kl_coef=kl_coef\n    )\n\n\ndef among", "kl_coef=0.0\n    )\n\n\ndef among"),
+            ("rewards_B[together_B], groups_B[together_B]", "rewards_B[together_B], 0 * groups_B[together_B]"),
+            ("weights_BT * corrections_BT,", "weights_BT,"),
+            ("weights_BT * corrections_BT,", "corrections_BT,"),
+            ("log_ratio = outputs", "log_ratio = 2 * batch.old_logprobs_BT - outputs"),
+            ("if sequence_ratio else log_ratio", "if not sequence_ratio else log_ratio"),
+            ("clip_low=clip_low, clip_high=clip_high", "clip_low=clip_high, clip_high=clip_low"),
+            ("per_token + batch.kl_coef * term_BT", "per_token - batch.kl_coef * term_BT"),
+            ("per_token + batch.kl_coef * term_BT", "per_token + term_BT"),
+            ("Loss(batch.weights_BT * per_token, batch.mask_BT, token", "Loss(per_token, batch.mask_BT, token"),
         ),
     ),
 }  # fmt: skip

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from assent.algorithms._importance import importance
 from assent.functional import masked, policy, returns, value
 from assent.protocols import Forward
 from assent.types import CriticScored, Experience, Loss, Mean
@@ -30,11 +31,14 @@ class PPO:
             it shortens outputs at equal quality (2403.17031, detail 14).
         whiten_advantages: mean 0 and deviation 1 over the batch (all of OpenAI's code).
         critic_warmup_steps: first steps in which only the critic learns.
+        importance_cap: weigh each token's surrogate by min(pi_old / pi_sampler, cap): 2 in Yao et al. 2025; None for no
+            correction of what sampled the tokens.
         update_kl_limit: an update ends early once its approximate KL to the old policy exceeds this, in nats per token.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     uses_critic: ClassVar[bool] = True
+    uses_greedy: ClassVar[bool] = False
     smallest_group: ClassVar[int] = 1
 
     name: Literal["ppo"] = "ppo"
@@ -51,6 +55,7 @@ class PPO:
     whiten_rewards: bool = False
     whiten_advantages: bool = True
     critic_warmup_steps: int = 0
+    importance_cap: float | None = None
     update_kl_limit: float | None = None
     policy_coef: float = 1.0
 
@@ -71,6 +76,9 @@ class PPO:
         }
         if self.whiten_advantages:
             advantages = masked.whiten(advantages, mask)
+        # Times a positive weight, an advantage gives the same weight times the surrogate, clipped or not.
+        corrections, corrected = importance(scored, self.importance_cap)
+        advantages, metrics = advantages * corrections, metrics | corrected
         return Experience(scored.sequences, scored.old_logprobs_BT, advantages, scored.values_BT, targets, metrics)
 
     def loss(self, batch: Experience, forward: Forward) -> Loss:

@@ -107,10 +107,14 @@ class TableEngine:
         """One sample per request; the seed of the first request seeds the whole call."""
         log_XVV = self.tables.distribution().detach().log()
         x = torch.tensor([r.token_ids[0] for r in requests])
-        generator = torch.Generator().manual_seed(requests[0].seed % 2**63)
-        flat = torch.multinomial(log_XVV.flatten(1)[x].exp(), 1, generator=generator)[:, 0]
         v = log_XVV.shape[-1]
         log = self.tables.logits_XSV.detach().log_softmax(-1)
+        if sampling.greedy:
+            first_B = log[x, 0].argmax(-1)
+            flat = first_B * v + log[x, 1 + first_B].argmax(-1)
+        else:
+            generator = torch.Generator().manual_seed(requests[0].seed % 2**63)
+            flat = torch.multinomial(log_XVV.flatten(1)[x].exp(), 1, generator=generator)[:, 0]
         samples = []
         for prompt, first, second in zip(x.tolist(), (flat // v).tolist(), (flat % v).tolist(), strict=True):
             logprobs = (log[prompt, 0, first].item(), log[prompt, 1 + first, second].item())

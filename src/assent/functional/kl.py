@@ -57,6 +57,27 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     return torch.expm1(-log_ratio) + log_ratio
 
 
+def k2_with_ratio(logprobs: Tensor, old_logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """sg[exp(logprobs - old_logprobs)] * k2: as a loss on tokens that the *old* policy sampled its gradient is that of
+    KL(policy || reference), at every step of an update. The ratio is a constant: k2's gradient needs nothing from it.
+
+    Args:
+        logprobs: of the sampled tokens under the policy, any shape, nats; carries the gradient.
+        old_logprobs: under the policy that sampled them, same shape; a constant.
+        ref_logprobs: under the reference, same shape; a constant.
+
+    Returns:
+        Shape of the arguments, nats; the ratio's logarithm is clamped to +-20.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Source: the importance weight: arXiv 2505.17508.
+    """
+    ratio = clamp_log_ratio(_log_ratio(logprobs.detach(), old_logprobs.detach())).exp()
+    return ratio * k2(logprobs, ref_logprobs.detach())
+
+
 def k3_with_ratio(logprobs: Tensor, old_logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """exp(logprobs - old_logprobs) * k3: as a loss on tokens that the *old* policy sampled its gradient is that of
     KL(policy || reference), at every step of an update. Without the ratio it is that of KL(reference || policy).

@@ -4,16 +4,25 @@ from collections.abc import Callable, Sequence
 
 from assent.models.folders import CausalModel
 from assent.models.tokenizer import stop_ids
+from assent.protocols import Engine
 from assent.records import Task
 from assent.rollout.native import NativeEngine
 from assent.rollout.source import sample
 from assent.stages.parts import Generation, prompt_of
-from assent.types import Rollout
+from assent.types import Prompt, Rollout
 
 
 def decoder(causal: CausalModel) -> Callable[[Sequence[int]], str]:
     """Token ids to text without special tokens."""
     return lambda ids: str(causal.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def most_probable(
+    engine: Engine, causal: CausalModel, generation: Generation
+) -> Callable[[Sequence[Prompt]], list[Rollout]]:
+    """One greedy response to each prompt, by the weights that the engine has when asked."""
+    sampling = generation.sampling(stop_ids(causal.tokenizer), greedy=True)
+    return lambda prompts: sample(engine, prompts, sampling, seed=0, decode=decoder(causal))
 
 
 def sample_responses(

@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import nn
 
+from assent.algorithms.online_dpo import OnlineDPO
 from assent.algorithms.ppo import PPO
 from assent.loops.online import online
 from assent.models.folders import CausalModel, save_causal
@@ -17,13 +18,13 @@ from assent.protocols import Stateful
 from assent.rollout.native import NativeEngine
 from assent.rollout.source import PromptSource
 from assent.stages.first_batch import Rl, SkipChecks, check_rl
-from assent.stages.generation import decoder
+from assent.stages.generation import decoder, most_probable
 from assent.stages.online.critic import CriticSpec, build_critic, save_critic
 from assent.stages.online.mixture import PretrainingMix, build_mixture
 from assent.stages.online.references import AnyReferenceUpdate, build_following
 from assent.stages.online.samples import SampleBook
 from assent.stages.online.sampling import DynamicSampling, asked_once, build_source
-from assent.stages.online_algorithms import AnyAlgorithm
+from assent.stages.online_algorithms import AnyAlgorithm, scoring_for
 from assent.stages.parts import (
     MODEL,
     Generation,
@@ -42,7 +43,7 @@ from assent.train.followers import Averaging
 from assent.train.guard import KLBudget, KLGuard
 from assent.train.learner import LocalLearner
 from assent.train.overlong import FinishedOnly
-from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping
+from assent.train.scoring import KLControl, RolloutScoring, Shaping
 from assent.train.weighing import WeightedScorer, leaves
 from assent.types import Prompt
 
@@ -68,7 +69,7 @@ class RlSpec(StageSpec):
         lag: steps that sampling runs ahead of training, as on a placement where the two work at the same time; needs
             an algorithm that corrects for it.
         overlong_filter: responses that were cut off by their budget are not trained on.
-        algorithm: `{name: ppo, ...}`, `{name: rloo, ...}` or `{name: grpo, ...}`; PPO without a name.
+        algorithm: `{name: grpo, ...}` and so on, PPO without a name, or one of your own: `{path: module:Class, ...}`.
         shaping: from score to what is trained on.
         kl: coefficient per nat of a sequence, fixed or adaptive.
         exact_kl: also measure the KL of each state over the whole vocabulary, `kl/exact`; two forward passes more.
@@ -123,6 +124,8 @@ class RlSpec(StageSpec):
             )
         if self.critic is not None and not self.algorithm.uses_critic:
             raise ValueError(f"{name} has no critic, so `critic` would change nothing: delete it")
+        if isinstance(self.algorithm, OnlineDPO) and not self.kl.coefficient > 0:
+            raise ValueError(f"{name}'s beta is kl.coefficient, which must be above 0; got {self.kl.coefficient}")
         return self
 
 
@@ -142,7 +145,12 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
     named_apart([*spec.rewards, *spec.watch])
     judges = [weighted(r, context, policy) for r in spec.rewards]
     beside = [watched(w, context, policy) for w in spec.watch]
-    scoring = _scoring(spec, [*asked_once(judges, spec.dynamic_sampling), *beside], forward, reference)
+    scoring = scoring_for(
+        spec.algorithm,
+        _scoring(spec, [*asked_once(judges, spec.dynamic_sampling), *beside], forward, reference),
+        values=forward.values,
+        greedy=most_probable(engine, policy, spec.generation),
+    )
     following = build_following(
         spec.reference_update,
         spec.average,
@@ -239,9 +247,9 @@ def _prompt_source(
 
 def _scoring(
     spec: RlSpec, scorers: Sequence[WeightedScorer], forward: ModelForward, reference: CausalModel
-) -> RolloutScoring | CriticScoring:
-    """What is known of rollouts; the critic's values where the algorithm has a critic."""
-    scoring = RolloutScoring(
+) -> RolloutScoring:
+    """What is known of rollouts, whatever the algorithm."""
+    return RolloutScoring(
         forward.logprobs,
         ModelForward(policy=reference.model, temperature=spec.generation.temperature).logprobs,
         scorers,
@@ -249,7 +257,6 @@ def _scoring(
         kl_control=spec.kl,
         token_budget=spec.optimization.token_budget,
     )
-    return CriticScoring(scoring, forward.values) if spec.algorithm.uses_critic else scoring
 
 
 def derive(spec: RlSpec) -> Mapping[str, Number]:

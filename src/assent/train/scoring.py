@@ -76,6 +76,14 @@ LogprobsOf = Callable[[Sequences], Tensor]
 """Log-probabilities or values of the response tokens, [B, T]."""
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Rollouts, and the events that each scorer gave them."""
+
+    rollouts: tuple[Rollout, ...]
+    events: tuple[tuple[ScoreEvents, ...], ...]
+
+
 class RolloutScoring:
     """Implements `protocols.Scoring`; its state is the running moments of every scorer and of their sum, the KL
     coefficient and the episode count.
@@ -134,6 +142,30 @@ class RolloutScoring:
         scored = Scored(tuple(kept), sequences, shaped_BT, tuple(named), old, ref, self.coefficient, metrics)
         self._after(observed.value, len(kept))
         return scored
+
+    def judged(self, rollouts: Sequence[Rollout]) -> "Judged":
+        """What the scorers say of rollouts that are not trained on; those that any of them would not score are left
+        out.
+
+        Raises:
+            ContractError: none was scored.
+            NonFiniteError: a score is not finite.
+        """
+        answers = [ask(w.scorer, rollouts) for w in self.scorers]
+        rows, _ = self._scored_by_all(answers, rollouts)
+        kept = tuple(rollouts[i] for i in rows)
+        self._named(answers, rows, kept)
+        return Judged(kept, tuple(tuple(answer.events[i] for i in rows) for answer in answers))
+
+    def shaped(self, judged: "Judged") -> Tensor:
+        """Their scores, made as those of a batch now would be, `[B]`; all running moments stay as they are."""
+        kept = self.moments, dict(self.moments_of)
+        mask = Sequences.of_rollouts(judged.rollouts).mask_BT
+        last = mask.long().cumsum(1).argmax(1, keepdim=True)
+        weighted_BT, _ = self._weigh([_scatter(events, mask) for events in judged.events], last)
+        shaped_BT, _ = self._shape(weighted_BT, mask, last, judged.rollouts)
+        self.moments, self.moments_of = kept
+        return shaped_BT.sum(1)
 
     def _scored_by_all(
         self, answers: Sequence[CombinedScores], rollouts: Sequence[Rollout]

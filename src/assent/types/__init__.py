@@ -13,6 +13,7 @@ token may equal the end-of-sequence token. Padding is the number 0 and means not
 from assent.types.batches import Batch, ComparisonBatch, PackedSequences, Sequences, SharedPrompts, TokenBatch
 from assent.types.experience import (
     ActorCriticOutputs,
+    BaselinedScored,
     CombinedScores,
     CriticScored,
     Experience,
@@ -24,7 +25,15 @@ from assent.types.experience import (
     TokenOutputs,
 )
 from assent.types.metrics import Mean, Moments, add_metrics
-from assent.types.pairs import BaselinedBatch, MismatchedBatch, PairBatch, ReferencedPairBatch, UnpairedBatch, in_twos
+from assent.types.pairs import (
+    BaselinedBatch,
+    MismatchedBatch,
+    PairBatch,
+    PairExperience,
+    ReferencedPairBatch,
+    UnpairedBatch,
+    in_twos,
+)
 from assent.types.reduction import ConstantLength, Reduction, SequenceMean, TokenMean
 from assent.types.rollouts import (
     JudgedRollout,
@@ -41,6 +50,7 @@ from assent.types.rollouts import (
 __all__ = [
     "ActorCriticOutputs",
     "BaselinedBatch",
+    "BaselinedScored",
     "Batch",
     "CombinedScores",
     "ComparisonBatch",
@@ -57,6 +67,7 @@ __all__ = [
     "NoScore",
     "PackedSequences",
     "PairBatch",
+    "PairExperience",
     "PolicyExperience",
     "Prompt",
     "Reduction",

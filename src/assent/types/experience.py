@@ -67,6 +67,21 @@ class Scored:
         numbers: dict[str, int] = {}
         return torch.tensor([numbers.setdefault(r.prompt.id, len(numbers)) for r in self.rollouts])
 
+    @property
+    def sampler_logprobs_BT(self) -> Tensor:
+        """Log-probability of each token under the distribution that the engine drew it from; 0 where masked."""
+        sampled_BT = torch.zeros_like(self.old_logprobs_BT)
+        for row, rollout in enumerate(self.rollouts):
+            sampled_BT[row, : len(rollout.token_ids)] = torch.tensor(rollout.sampler_logprobs, dtype=sampled_BT.dtype)
+        return torch.where(self.mask_BT, sampled_BT, 0.0)
+
+
+@dataclass(frozen=True)
+class BaselinedScored(Scored):
+    """Scored rollouts with the score of the policy's most probable response to the same prompt, shaped like theirs."""
+
+    baseline_B: Tensor = field(default_factory=lambda: torch.empty(0))
+
 
 @dataclass(frozen=True)
 class CriticScored(Scored):

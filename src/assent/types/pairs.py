@@ -4,12 +4,14 @@ A *unit* is a prompt with those of its responses that were judged; it is never s
 block, and a judgement names them by index, so that four ranked responses are four rows and not twelve.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from assent.types.batches import Sequences
+from assent.types.metrics import Mean
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,48 @@ class ReferencedPairBatch(PairBatch):
         return ReferencedPairBatch(
             kept.sequences, kept.counts_G, kept.chosen_P, kept.rejected_P, self.ref_logprobs_B[kept_B]
         )
+
+
+@dataclass(frozen=True)
+class PairExperience(ReferencedPairBatch):
+    """Pairs of the policy's own responses, ordered by the scorers as they were sampled.
+
+    Args:
+        old_logprobs_BT: the learner's log-probabilities before the update; 0 where masked.
+        target_P: probability that the first of a pair is preferred; 1 where only the order counts.
+        beta: reward units per nat.
+        metrics: of the experience.
+    """
+
+    old_logprobs_BT: Tensor
+    target_P: Tensor
+    beta: float
+    metrics: Mapping[str, Mean] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        mask = self.mask_BT
+        if self.old_logprobs_BT.shape != mask.shape or self.target_P.shape != self.chosen_P.shape:
+            raise ValueError(
+                f"old_logprobs_BT must be {tuple(mask.shape)} and target_P {tuple(self.chosen_P.shape)}; "
+                f"got {tuple(self.old_logprobs_BT.shape)} and {tuple(self.target_P.shape)}"
+            )
+        object.__setattr__(self, "old_logprobs_BT", torch.where(mask, self.old_logprobs_BT, 0.0))
+
+    @property
+    def mask_BT(self) -> Tensor:
+        return self.sequences.mask_BT
+
+    def select(self, rows: Tensor) -> "PairExperience":
+        kept_B, kept = self._kept(rows)
+        parts = (kept.sequences, kept.counts_G, kept.chosen_P, kept.rejected_P, self.ref_logprobs_B[kept_B])
+        old_BT = self.old_logprobs_BT[kept_B, : kept.sequences.mask_BT.shape[1]]
+        return PairExperience(*parts, old_BT, self._targets_of(rows), self.beta)
+
+    def _targets_of(self, units: Tensor) -> Tensor:
+        """Of the pairs that are kept with the named units, in the order in which `_kept` keeps them."""
+        kept = torch.isin(_unit_of_row(self.counts_G)[self.chosen_P], units)
+        return self.target_P[kept]
 
 
 @dataclass(frozen=True)

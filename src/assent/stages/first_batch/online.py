@@ -37,6 +37,7 @@ from assent.stages.first_batch.pieces import (
     together,
 )
 from assent.stages.first_batch.running import FirstBatch, Saved, SkipChecks, run_checks
+from assent.train.greedy import GreedyScoring
 from assent.train.learner import LocalLearner
 from assent.train.scoring import CriticScoring, RolloutScoring
 from assent.types import Sampling, Scored, Sequences
@@ -55,7 +56,7 @@ class Rl:
     policy: CausalModel
     engine: Engine
     source: PromptSource
-    scoring: RolloutScoring | CriticScoring
+    scoring: RolloutScoring | CriticScoring | GreedyScoring
     judges: Sequence[Scorer]
     learner: LocalLearner
     algorithm: Any
@@ -63,8 +64,8 @@ class Rl:
 
     @property
     def judging(self) -> RolloutScoring:
-        """The scoring without a critic's values."""
-        return self.scoring.scoring if isinstance(self.scoring, CriticScoring) else self.scoring
+        """The scoring without a critic's values or a greedy baseline."""
+        return self.scoring if isinstance(self.scoring, RolloutScoring) else self.scoring.scoring
 
     @cached_property
     def scored(self) -> Scored:

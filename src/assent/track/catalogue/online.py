@@ -131,6 +131,18 @@ ROLLOUTS = Section(
             "0, or the setting `lag` after the first steps; `sampler/gap_*` then holds the policy's own movement too.",
         ),
         Metric(
+            "greedy/score", "score",
+            "mean over the prompts of the shaped score of the policy's most probable response: the baseline of ReMax",
+            None,
+            "Above `objective/scores`, sampling costs quality; far below it, the most probable response is degenerate.",
+        ),
+        Metric(
+            "greedy/unscored", "responses",
+            "responses dropped because a scorer gave the greedy response to their prompt no score",
+            Range(high=0.0),
+            "Find out why the scorer refuses those.",
+        ),
+        Metric(
             "sampler/gap_p50", "nats",
             "median over tokens of |sampler's - learner's log-probability| before the update",
             Range(high=0.01),
@@ -237,6 +249,30 @@ UPDATE = Section(
             "Their scores teach nothing. Above it most of the batch is wasted: take prompts that are neither always "
             "solved nor never, sample more responses to each, or give a score with more grades.",
             "idle",
+        ),
+        Metric(
+            "loss/kl_avg", "nats per token",
+            "the KL term of the loss per token, before its coefficient, in algorithms that put the KL into the loss",
+            None,
+            "k3 and exact estimate the divergence from the reference; of k2 only the gradient means something.",
+        ),
+        Metric(
+            "importance/mean", "ratio",
+            "mean weight of a token in the correction for what sampled it: learner's over sampler's probability, "
+            "capped",
+            Range(0.9, 1.1),
+            "It is 1 in expectation, less what the cap takes. Away from it engine and learner are different policies: "
+            "see `sampler/gap_*`.",
+        ),
+        Metric(
+            "importance/capped", "share", "tokens whose weight in that correction is at its cap", Range(high=0.05),
+            "Above it the correction is mostly the cap: the samples are too old, or the engine computes something "
+            "else.",
+        ),
+        Metric(
+            "pair/score_gap", "score", "mean over the pairs of online DPO of best minus worst score", None,
+            "As it nears 0 the order of a pair is noise of the scorer; with soft labels it says how sure the labels "
+            "are.",
         ),
         Metric(
             "ptx/loss", "nats per token", "loss on pretraining data mixed into the update", None,
