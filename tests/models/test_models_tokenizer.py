@@ -15,6 +15,7 @@ from assent.models.tokenizer import (
     encode_prompt,
     encode_response,
     encode_text,
+    encode_texts,
     end_of_turn,
     require_same_tokenizer,
     serving_pad,
@@ -214,3 +215,9 @@ def test_boundaries_that_a_joint_text_would_lose_are_counted(tokenizer):
     report = boundary_report(tokenizer, rows)
     assert report.total == 4 and 0 in report.examples
     assert report.differing == len(report.examples) and 1 not in report.examples
+
+
+def test_many_texts_at_once_are_each_alone(tokenizer, corpus):
+    texts = [*corpus, "", " leading and trailing ", "你好，水壶坏了", "<|endoftext|> in the text"]
+    assert encode_texts(tokenizer, texts) == [encode_text(tokenizer, t) for t in texts]
+    assert encode_texts(tokenizer, []) == []

@@ -166,6 +166,11 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """`encode_text` of each, in one call: several times faster where there are thousands."""
+    return [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+
+
 def adds_begin(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether this tokenizer puts its BOS before plain text (Llama does, GPT-2 and Qwen do not)."""
     if tokenizer.bos_token_id is None:

@@ -13,7 +13,7 @@ from assent.loops.offline import offline
 from assent.models.folders import CausalModel, ModelShape, new_causal, save_causal
 from assent.models.forward import ModelForward
 from assent.models.prepare import check_packing
-from assent.models.tokenizer import CHATML, CHATML_TOKENS, SpecialTokens, encode_text, train_bpe
+from assent.models.tokenizer import CHATML, CHATML_TOKENS, SpecialTokens, encode_texts, train_bpe
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
 from assent.protocols import Stateful
@@ -72,7 +72,7 @@ def run(spec: PretrainSpec, context: StageContext) -> Mapping[str, float]:
     if spec.layout == "documents":
         check_packing(causal.model)
     end = causal.tokenizer.eos_token_id
-    encoded = [encode_text(causal.tokenizer, d.text) for d in documents]
+    encoded = encode_texts(causal.tokenizer, [d.text for d in documents])
     group = processes.current()
     packed = LAYOUTS[spec.layout]
     batches = packed(

@@ -6,7 +6,7 @@ from assent.algorithms.sft import SFT
 from assent.config import Frozen
 from assent.data.batches import PackedBatches, TokenBatches
 from assent.models.folders import CausalModel
-from assent.models.tokenizer import encode_text
+from assent.models.tokenizer import encode_texts
 from assent.pipeline.run import StageContext
 from assent.protocols import BatchSource, Forward
 from assent.stages.parts import example_of
@@ -35,7 +35,7 @@ class PretrainingMix(Frozen):
 def build_mixture(mix: PretrainingMix, context: StageContext, policy: CausalModel, updates: int) -> Mixture:
     batches: BatchSource
     if mix.documents is not None:
-        encoded = [encode_text(policy.tokenizer, d.text) for d in take(mix.documents, context)]
+        encoded = encode_texts(policy.tokenizer, [d.text for d in take(mix.documents, context)])
         tokens = sum(len(e) + 1 for e in encoded)
         epochs = 1 + updates * mix.batch_size * mix.length // tokens
         end = policy.tokenizer.eos_token_id
