@@ -7,9 +7,26 @@ from pathlib import Path
 import pytest
 import torch
 
+from assent.algorithms.bco import BCO
+from assent.algorithms.dpo import DPO
+from assent.algorithms.kto import KTO
 from assent.algorithms.reward_model import RewardModel
 from assent.algorithms.sft import SFT
 from assent.data.batches import ComparisonBatches, ComparisonExample, TokenBatches, TokenExample
+from assent.data.judged import (
+    Compared,
+    JudgedBatches,
+    Pairs,
+    Response,
+    SingleJudgements,
+    block,
+    mismatched,
+    mismatched_batch,
+    pair_batch,
+    row_ranges,
+    rows_of,
+    unpaired_batch,
+)
 from assent.dist import processes
 from assent.evals.toy_world import TableForward, Tables
 from assent.loops.offline import offline
@@ -55,10 +72,63 @@ def comparisons(group) -> ComparisonBatches:
     return ComparisonBatches(examples, batch_size=5, epochs=2, seed=1, shard=(group.rank, group.world))
 
 
+def rankings() -> list[Compared]:
+    """Two to four responses to each of 17 prompts, of which there are three."""
+    g = torch.Generator().manual_seed(2)
+    made = []
+    for i in range(17):
+        k = 2 + i % 3
+        ids = torch.randperm(9, generator=g)[:k].tolist()
+        responses = tuple(Response.whole([n // 3, n % 3][: 2 - i % 2]) for n in ids)
+        pairs = tuple(Preference(a, b) for a in range(k) for b in range(a + 1, k))
+        made.append(Compared((i % 2,), responses, pairs))
+    return made
+
+
+def known(rows) -> torch.Tensor:
+    with torch.no_grad():
+        sequences = block(rows)
+        return torch.where(sequences.mask_BT, TableForward(Tables(2, 3, seed=7)).logprobs(sequences), 0.0).sum(1)
+
+
+def judged(group, units, collate) -> JudgedBatches:
+    return JudgedBatches(units, collate, batch_size=6, epochs=2, seed=1, shard=(group.rank, group.world))
+
+
+def pairs(group) -> JudgedBatches:
+    units = Pairs.of(rankings()).units
+    return judged(group, units, lambda some: pair_batch(u := [units[i] for i in some], known(rows_of(u))))
+
+
+def single(group) -> JudgedBatches:
+    units = SingleJudgements.of(rankings()).units
+    return judged(group, units, lambda some: unpaired_batch(u := [units[i] for i in some], known(rows_of(u))))
+
+
+def with_mates(group) -> JudgedBatches:
+    units = SingleJudgements.of(rankings()).units
+    others, ranges = mismatched(units, seed=0), row_ranges(units)
+
+    def collate(some):
+        u, mates = [units[i] for i in some], [others[row] for i in some for row in ranges[i]]
+        return mismatched_batch(u, known(rows_of(u)), mates, known(mates))
+
+    return judged(group, units, collate)
+
+
+KINDS = {
+    "sft": (demonstrations, SFT()),
+    "reward_model": (comparisons, RewardModel()),
+    "dpo": (pairs, DPO(beta=0.4, nll_weight=0.2)),
+    "kto": (with_mates, KTO(beta=0.4, undesirable_weight=0.8)),
+    "bco": (single, BCO(beta=0.4)),
+}
+
+
 def train(kind: str, folder: Path, out: Path) -> None:
     torch.set_num_threads(1)
     group = processes.current()
-    source, algorithm = {"sft": (demonstrations, SFT()), "reward_model": (comparisons, RewardModel())}[kind]
+    source, algorithm = KINDS[kind]
     tables = Tables(2, 3, seed=4)
     batches = source(group)
     learner = LocalLearner(
@@ -77,7 +147,7 @@ def worker(rank: int, kind: str, folder: Path, port: int) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("kind", ["sft", "reward_model"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_train_as_one(tmp_path: Path, kind: str, unused_port: int):
     train(kind, tmp_path, tmp_path)
     context = multiprocessing.get_context("fork")
@@ -92,6 +162,8 @@ def test_two_processes_train_as_one(tmp_path: Path, kind: str, unused_port: int)
         torch.testing.assert_close(first["weights"][name], weight, rtol=1e-9, atol=1e-12)
         assert torch.equal(first["weights"][name], second["weights"][name])
     assert len(alone["metrics"]) == len(first["metrics"]) > 4
+    baselines = [v for row in alone["metrics"] for name, v in row.items() if name.startswith("baseline/")]
+    assert kind not in ("kto", "bco") or any(abs(b) > 1e-2 for b in baselines)
     for one, two in zip(alone["metrics"], first["metrics"], strict=True):
         assert one == pytest.approx(two, rel=1e-9)
 
