@@ -105,7 +105,7 @@ def test_overlong_filtering_trains_on_what_ended(start):
 
 
 def test_the_soft_overlong_penalty_is_a_setting_of_shaping(start):
-    _, lines = tuned(start, "soft", "shaping={overlong: {limit: 6, margin: 4, weight: 0.5}}")
+    _, lines = tuned(start, "soft", "shaping={overlong: {longest: 6, cache: 4, weight: 0.5}}")
     assert all(0 < line["reward/overlong_penalty"] <= 0.5 for line in lines)
 
 
@@ -122,7 +122,7 @@ def test_seconds_are_told_by_phase(start):
 
 EVERYTHING = (
     "steps=12", "dynamic_sampling={tries: 3}", "lag=1", "reference_update={name: ema, rate: 0.2}",
-    "average={decay: 0.9}", "exact_kl=true", "shaping={overlong: {limit: 6, margin: 4, weight: 0.1}}",
+    "average={decay: 0.9}", "exact_kl=true", "shaping={overlong: {longest: 6, cache: 4, weight: 0.1}}",
     "kl={coefficient: 0.1, target: 0.01, horizon: 100}",
     "optimization={optimizer: {name: adamw, lr: 0.001}, checkpoint_seconds: 0}",
 )  # fmt: skip
@@ -199,7 +199,7 @@ def test_the_average_of_the_policy_is_what_is_saved(start):
         (["dynamic_sampling={tries: 3}"], "samples_per_prompt must be at least 2; got 1"),
         (["dynamic_sampling={trys: 3}", "samples_per_prompt=2"], "did you mean 'tries'"),
         (["lag=-1"], "greater than or equal to 0"),
-        (["shaping={overlong: {limit: 3, margin: 4}}"], "limit must be an integer of at least 4"),
+        (["shaping={overlong: {longest: 3, cache: 4}}"], "longest must be an integer of at least 5"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(overrides, says):

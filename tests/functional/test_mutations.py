@@ -93,11 +93,6 @@ SLIPS = [
     ("returns", "torch.ones_like(deltas_BT).masked_fill(", "torch.zeros_like(deltas_BT).masked_fill("),
     ("returns", "advantages_BT = torch.where(mask_BT, carried_BT, 0.0)", "advantages_BT = carried_BT"),
     ("returns", "advantages_BT + values_BT\n", "advantages_BT + rewards_BT\n"),
-    ("returns", "(limit - margin - as_float(lengths_B)) / margin", "(limit - as_float(lengths_B)) / margin"),
-    ("returns", "as_float(lengths_B)) / margin)", "as_float(lengths_B)) / limit)"),
-    ("returns", ".clamp(-1.0, 0.0)", ".clamp(max=0.0)"),
-    ("returns", ".clamp(-1.0, 0.0)", ".clamp(min=-1.0)"),
-    ("returns", '_guards.count("limit", limit, low=margin)', '_guards.count("limit", limit)'),
     ("returns", "gamma: float = 1.0, lam: float = 0.95", "gamma: float = 0.99, lam: float = 0.95"),
     ("returns", "gamma: float = 1.0, lam: float = 0.95", "gamma: float = 1.0, lam: float = 1.0"),
     # advantages

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assent.functional.returns import gae, shape_rewards, soft_overlong
+from assent.functional.returns import gae, shape_rewards
 from functional.poison import assert_blind_to_masked
 
 MASK = torch.tensor([[1, 1, 1, 0, 0], [0, 1, 0, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]).bool()
@@ -150,14 +150,3 @@ def test_refuses_shapes_masks_and_coefficients():
         shape_rewards(draw(4, 5), draw(4, 5), draw(4, 5), MASK, kl_coef=-0.1)
     with pytest.raises(ValueError, match="one shape"):
         shape_rewards(draw(4, 1), draw(4, 5), draw(4, 5), MASK, kl_coef=0.1)
-
-
-def test_soft_overlong_at_every_corner():
-    """DAPO's own figures: nothing up to 16,384 tokens, all of it from 20,480 on."""
-    lengths = torch.tensor([1, 16384, 16385, 18432, 20479, 20480, 20481, 10**6])
-    want = [0.0, 0.0, -1 / 4096, -0.5, -4095 / 4096, -1.0, -1.0, -1.0]
-    assert soft_overlong(lengths, limit=20480, margin=4096).tolist() == pytest.approx(want, abs=1e-7)
-    assert soft_overlong(torch.tensor([0, 3, 6]), limit=6, margin=6).tolist() == [0.0, -0.5, -1.0]
-    for wrong in ({"limit": 3, "margin": 4}, {"limit": 3, "margin": 0}):
-        with pytest.raises(ValueError, match="fix:"):
-            soft_overlong(lengths, **wrong)

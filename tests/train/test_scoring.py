@@ -181,7 +181,7 @@ def test_samples_of_one_prompt_share_a_group():
 
 
 def test_soft_overlong_is_added_after_the_rest_and_is_whole_for_what_did_not_end():
-    shaping = Shaping(clip=1.0, overlong=SoftOverlong(limit=4, margin=2, weight=0.5))
+    shaping = Shaping(clip=1.0, overlong=SoftOverlong(longest=4, cache=2, weight=0.5))
     says = Says(event(1, 3.0), event(2, 3.0), event(3, 3.0), event(4, 3.0), event(0, 3.0))
     scored = scoring_of(says, shaping=shaping)(rollouts_of(2, 3, 4, 5, 1, ended=(True, True, True, True, False)))
     assert scored.score_events_BT.sum(1).tolist() == pytest.approx([1.0, 0.75, 0.5, 0.5, 0.5])
@@ -189,7 +189,7 @@ def test_soft_overlong_is_added_after_the_rest_and_is_whole_for_what_did_not_end
     assert scored.metrics["reward/overlong_penalty"].value == pytest.approx((0.25 + 0.5 * 3) / 5)
     assert "reward/overlong_penalty" not in scoring_of(Says(event(0, 1.0)))(rollouts_of(1)).metrics
     with pytest.raises(ValueError, match="fix:"):
-        SoftOverlong(limit=4, margin=5)
+        SoftOverlong(longest=4, cache=5)
 
 
 def test_overlong_filtering_leaves_out_and_counts_what_was_cut_off():

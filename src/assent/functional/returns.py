@@ -95,25 +95,3 @@ def _next_included(x_BT: Tensor, mask_BT: Tensor) -> Tensor:
     from_here_BT = place_BT.flip(1).cummin(1).values.flip(1)  # the first included place at or after each place
     after_BT = torch.cat([from_here_BT[:, 1:], from_here_BT.new_full((x_BT.shape[0], 1), size_T)], dim=1)
     return torch.cat([x_BT, x_BT.new_zeros(x_BT.shape[0], 1)], dim=1).gather(1, after_BT)
-
-
-def soft_overlong(lengths_B: Tensor, *, limit: int, margin: int) -> Tensor:
-    """What is added to the score of a long response: 0 up to limit - margin tokens, then falling linearly to -1 at the
-    limit, -1 beyond.
-
-    Args:
-        lengths_B: tokens of each response, any shape.
-        limit: L_max, where the penalty is whole.
-        margin: L_cache, the tokens before it over which it grows; 4096 before 20480 in the paper.
-
-    Returns:
-        Shape of the lengths, in [-1, 0].
-
-    Raises:
-        ValueError: margin below 1 or above the limit.
-
-    Source: DAPO (arXiv 2503.14476).
-    """
-    _guards.count("margin", margin)
-    _guards.count("limit", limit, low=margin)
-    return ((limit - margin - as_float(lengths_B)) / margin).clamp(-1.0, 0.0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from assent.errors import ContractError
-from assent.functional import returns
+from assent.functional.length import soft_overlong
 from assent.protocols import ScoringOf, State
 from assent.types import Mean, Rollout, Scored
 
@@ -17,27 +17,27 @@ S = TypeVar("S", bound=Scored)
 
 @dataclass(frozen=True, slots=True)
 class SoftOverlong:
-    """DAPO's soft overlong penalty (arXiv 2503.14476): 0 up to limit - margin tokens, then falling linearly to -1 at
-    the limit; -1 for a response that did not end within its budget, whatever its length.
+    """DAPO's soft overlong penalty (arXiv 2503.14476): 0 up to longest - cache tokens, then falling linearly to -1 at
+    the longest; -1 for a response that did not end within its budget, whatever its length.
 
     Args:
-        limit: L_max, in tokens; 20,480 in the paper.
-        margin: L_cache, the tokens before the limit over which it grows; 4,096 in the paper.
+        longest: L_max, in tokens; 20,480 in the paper.
+        cache: L_cache, the tokens before it over which the penalty grows; 4,096 in the paper.
         weight: multiplies it; 1 in the paper, where a right answer scores 1 and a wrong one -1.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    limit: int
-    margin: int
+    longest: int
+    cache: int
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        returns.soft_overlong(torch.ones(1), limit=self.limit, margin=self.margin)
+        soft_overlong(torch.ones(1), longest=self.longest, cache=self.cache)
 
     def of(self, lengths_B: Tensor, ended_B: Tensor) -> Tensor:
         """What is added to each score, `[B]`, at most 0."""
-        soft_B = returns.soft_overlong(lengths_B, limit=self.limit, margin=self.margin)
+        soft_B = soft_overlong(lengths_B, longest=self.longest, cache=self.cache)
         return self.weight * torch.where(ended_B, soft_B, -1.0)
 
 

@@ -43,7 +43,7 @@ class Shaping:
         missing_end_penalty: subtracted where a response did not end within its budget (TRL's
             `missing_eos_penalty`; TL;DR replaces the score by -1 instead).
         length_penalty: alpha in alpha * len(y), len in tokens.
-        overlong: DAPO's penalty on the tokens before the limit; `{limit: ..., margin: ...}`.
+        overlong: DAPO's penalty on the tokens before the limit; `{longest: ..., cache: ...}`.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}

@@ -17,10 +17,11 @@ class GoldRef(Weighted):
 
     Args:
         gold: `domain` for gold itself, named `gold`; `helpfulness` for gold that does not ask whether it should be
-            done; `harm` for harm, above 0 where a response is unsafe; `unsafe` for 1 where it is and 0 where not.
+            done; `correct` for 1 where a response says what is right and ends, else 0, the domain's verifiable reward;
+            `harm` for harm, above 0 where a response is unsafe; `unsafe` for 1 where it is and 0 where not.
     """
 
-    gold: Literal["domain", "helpfulness", "harm", "unsafe"]
+    gold: Literal["domain", "helpfulness", "correct", "harm", "unsafe"]
 
     @property
     def label(self) -> str:
@@ -33,6 +34,11 @@ class GoldRef(Weighted):
 def gold_of(rollout: Rollout) -> float:
     """Gold of the embedded domain, at most 2."""
     return domain.judge(rollout.prompt.source, rollout.text, ended=rollout.ended).gold
+
+
+def correct_of(rollout: Rollout) -> float:
+    """1 where the response says what is right and ends, else 0."""
+    return float(rollout.ended and domain.judge(rollout.prompt.source, rollout.text, ended=True).correctness == 1.0)
 
 
 def helpfulness_of(rollout: Rollout) -> float:
@@ -53,6 +59,7 @@ def unsafe_of(rollout: Rollout) -> float:
 JUDGEMENTS: Mapping[str, Callable[[Rollout], float]] = {
     "domain": gold_of,
     "helpfulness": helpfulness_of,
+    "correct": correct_of,
     "harm": harm_of,
     "unsafe": unsafe_of,
 }

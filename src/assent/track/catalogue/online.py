@@ -180,7 +180,7 @@ REWARD = Section(
         Metric(
             "reward/overlong_penalty", "score", "mean of what the soft overlong penalty (DAPO) took from the score",
             None,
-            "It goes to 0 as responses end before limit - margin; when it does not, raise the limit.",
+            "It goes to 0 as responses end before longest - cache; when it does not, raise the limit.",
         ),
         Metric(
             "reward/missing_end_penalty", "score", "mean of what missing ends took from the score", None,
