@@ -189,7 +189,7 @@ def table(rows: Sequence[Row]) -> str:
         f"`python benchmarks/rounds.py --seeds {seeds}`, {datetime.date.today()}, {platform.machine()}, "
         f"{os.cpu_count()} cores, Python {platform.python_version()}. {THREE.rounds} rounds of {THREE.prompts} prompts "
         f"to compare (4 responses each) and {THREE.steps} steps of PPO, against one of {ONE.prompts} and {ONE.steps}; "
-        "11,520 episodes either way. Mean and 95 % t interval over seeds, not cut at 1; one text and SFT model for all seeds.",
+        "11,520 episodes either way. Mean and 95 % t interval over seeds, not cut at 1; one text and SFT model for all.",
         "",
         "| last accepted policy | three rounds | one round | three − one, by seed | per seed, three / one |",
         "|---|---|---|---|---|",

@@ -150,6 +150,8 @@ def test_rules_are_read_strictly():
         rule.validate_python({"rule": "above"})
     with pytest.raises(ConfigError, match="keep"):
         parse_recipe(SELECT.replace("rule: above", "rule: top"), TABLE)
+    with pytest.raises(ConfigError, match="would change nothing"):
+        parse_recipe(SELECT.replace("scorer: {gold: domain}", "scorer: {gold: domain, weight: -1}"), TABLE)
 
 
 def test_the_best_by_the_reward_model_is_written_with_its_scores(finished):

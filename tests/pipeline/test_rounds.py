@@ -95,6 +95,11 @@ def test_slips_are_refused_where_they_stand(old: str, new: str, parts: list[str]
     assert all(part in said for part in parts), said
 
 
+def test_what_is_wrong_in_every_round_is_said_once() -> None:
+    said = refused(ROUNDS.replace("steps: 2, start: this", "stpes: 2, start: this"))
+    assert said.count("stpes") == 1
+
+
 def test_mappings_in_lists_are_repeated_whole() -> None:
     text = ROUNDS.replace("sft, every.asked, earlier.pooled", "[sft]").replace("[[sft]]", "[sft]")
     text += "  more: {do: join, parts: [round_every.asked, round_every.policy]}\n"

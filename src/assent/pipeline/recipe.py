@@ -179,11 +179,15 @@ def _build(tree: Tree, table: Mapping[str, Stage], overrides: Sequence[str], ste
 
 
 def _once(problems: Sequence[Problem]) -> list[Problem]:
-    """A value that is unset is not also of the wrong type: one problem per place, the first."""
+    """A value that is unset is not also of the wrong type, and one line of a block of rounds is wrong once, not in every
+    round: one problem per place, the first."""
     by_place: dict[Any, Problem] = {}
     for p in problems:
         by_place.setdefault(p.where, p)
-    return sorted(by_place.values(), key=lambda p: p.line or 0)
+    by_line: dict[Any, Problem] = {}
+    for p in by_place.values():
+        by_line.setdefault((p.line, p.where[2:], p.what) if p.line else p.where, p)
+    return sorted(by_line.values(), key=lambda p: p.line or 0)
 
 
 def _override(tree: Tree, overrides: Sequence[str]) -> tuple[Tree, list[str]]:
