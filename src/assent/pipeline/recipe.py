@@ -179,7 +179,7 @@ def _build(tree: Tree, table: Mapping[str, Stage], overrides: Sequence[str], ste
 
 
 def _once(problems: Sequence[Problem]) -> list[Problem]:
-    """A value that is unset is not also of the wrong type, and one line of a block of rounds is wrong once, not in every
+    """A value that is unset is not also of the wrong type, and a line of a block of rounds is wrong once, not in every
     round: one problem per place, the first."""
     by_place: dict[Any, Problem] = {}
     for p in problems:

@@ -115,8 +115,8 @@ class SelectSpec(StageSpec):
         for scorer in (self.scorer, *self.watch):
             if (scorer.weight, scorer.normalise, scorer.clip) != (1.0, False, None):
                 raise ValueError(
-                    f"the score of {scorer.label} as it is chooses and is reported, so weight, normalise and clip would "
-                    "change nothing: delete them; where less is better, choose by a function that returns its negative"
+                    f"the score of {scorer.label} is taken as it is, so weight, normalise and clip would change "
+                    "nothing: delete them; where less is better, choose by a function that returns its negative"
                 )
         return self
 
