@@ -63,6 +63,10 @@ class Forward(Protocol):
         """The critic's value of the state before each response token, [B, T]."""
         ...
 
+    def cost_values(self, sequences: Sequences) -> Tensor:
+        """The second critic's value of the same state, the cost to come, [B, T]."""
+        ...
+
     def actor_critic(self, sequences: Sequences) -> ActorCriticOutputs:
         """Log-probabilities, entropies and the critic's values, in one forward where they share a trunk."""
         ...

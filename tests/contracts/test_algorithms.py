@@ -22,6 +22,7 @@ from assent.algorithms.leash import ExactInLoss, K2InLoss, KLInReward
 from assent.algorithms.online_dpo import OnlineDPO
 from assent.algorithms.orpo import ORPO
 from assent.algorithms.ppo import PPO
+from assent.algorithms.ppo_lagrangian import PPOLagrangian
 from assent.algorithms.reinforce import Reinforce
 from assent.algorithms.reinforce_pp import ReinforcePP
 from assent.algorithms.reinforce_pp_baseline import ReinforcePPBaseline
@@ -37,6 +38,7 @@ from assent.types import (
     BaselinedBatch,
     ComparisonBatch,
     ConstantLength,
+    ConstrainedExperience,
     Experience,
     PairBatch,
     PairExperience,
@@ -121,6 +123,15 @@ def experience(seed: int) -> Experience:
     return Experience(sequences, torch.where(sequences.mask_BT, old, 0.0), *noise)
 
 
+def constrained_experience(seed: int) -> ConstrainedExperience:
+    base = experience(seed)
+    return ConstrainedExperience(
+        base.sequences, base.old_logprobs_BT, base.advantages_BT, base.old_values_BT, base.returns_BT,
+        old_cost_values_BT=torch.where(base.mask_BT, base.old_values_BT - 0.3, 0.0),
+        cost_returns_BT=torch.where(base.mask_BT, 0.5 * base.returns_BT + base.advantages_BT, 0.0),
+    )  # fmt: skip
+
+
 def reduced_by(reduction: Reduction) -> Callable[[int], PolicyExperience]:
     """Experience without a critic, a little off-policy, with a KL term."""
 
@@ -165,6 +176,7 @@ CASES: dict[str, Case] = {
     "ppo": (PPO(), experience),
     "ppo with every option": (PPO(dual_clip=3.0, entropy_coef=0.01, value_clip=None, clip_high=0.28), experience),
     "ppo in critic warm-up": (PPO(critic_warmup_steps=5).at(0), experience),
+    "ppo_lagrangian": (PPOLagrangian(), constrained_experience),
     "reinforce": (Reinforce(), reduced_by(ConstantLength(1))),
     "reinforce_pp": (ReinforcePP(), reduced_by(TokenMean())),
     "reinforce_pp_baseline": (ReinforcePPBaseline(), reduced_by(TokenMean())),
@@ -192,6 +204,7 @@ def tables() -> Tables:
     with torch.no_grad():
         made.scores_XVV.normal_(generator=torch.Generator().manual_seed(2))
         made.values_XS.normal_(generator=torch.Generator().manual_seed(3))
+        made.cost_values_XS.normal_(generator=torch.Generator().manual_seed(4))
     return made
 
 
@@ -230,7 +243,8 @@ def test_the_order_of_units_changes_nothing(case):
     torch.testing.assert_close(gradient(algorithm, [shuffled]), gradient(algorithm, [batch]), rtol=1e-9, atol=1e-12)
 
 
-POISONED = ("advantages_BT", "returns_BT", "old_logprobs_BT", "ref_logprobs_BT", "old_values_BT", "weights_BT")
+POISONED = ("advantages_BT", "returns_BT", "old_logprobs_BT", "ref_logprobs_BT", "old_values_BT", "weights_BT",
+            "old_cost_values_BT", "cost_returns_BT")  # fmt: skip
 
 
 def test_what_is_masked_changes_nothing_not_even_as_nan(case):

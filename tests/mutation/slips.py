@@ -203,6 +203,27 @@ SLIPS: dict[str, Slips] = {
             ("(ratio < 1 - self.clip_low) |", "(ratio < 1 - self.clip_low) &"),
         ),
     ),
+    "ppo_lagrangian": Slips(
+        tuple(
+            f"tests/oracle/test_lagrangian.py::{test}"
+            for test in (
+                "test_at_a_fixed_multiplier_the_gradient_is_that_of_the_lagrangian",
+                "test_the_kl_keeps_its_weight_whatever_the_multiplier",
+                "test_two_critics_learn_two_returns",
+            )
+        ),
+        (
+            ("costs_BT = -returns", "costs_BT = returns"),
+            ("            -scored.cost_events_BT,", "            scored.cost_events_BT,"),
+            ("- weight * cost_advantages", "+ weight * cost_advantages"),
+            ("/ (1.0 + weight)", ""),
+            ("/ (1.0 + weight)", "/ weight"),
+            ("costs_BT, scored.cost_values_BT, mask", "costs_BT, scored.values_BT, mask"),
+            ("cost_returns_BT=cost_returns", "cost_returns_BT=of_reward.returns_BT"),
+            ("self.ppo.value_coef * of_critic", "2 * self.ppo.value_coef * of_critic"),
+            ("forward.cost_values(batch.sequences)", "forward.values(batch.sequences)"),
+        ),
+    ),
     "rloo": Slips(
         (GROUPS,),
         (

@@ -87,6 +87,9 @@ class Overheard:
     def values(self, sequences: Sequences) -> Tensor:
         return self.forward.values(sequences)
 
+    def cost_values(self, sequences: Sequences) -> Tensor:
+        return self.forward.cost_values(sequences)
+
     def scores(self, sequences: Sequences) -> Tensor:
         return self.forward.scores(sequences)
 

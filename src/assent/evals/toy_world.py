@@ -30,12 +30,13 @@ RESPONSE_LENGTH = 2
 
 
 class Tables(nn.Module):
-    """Policy logits [X, 1 + V, V], critic values [X, 1 + V] and scores [X, V, V] for X prompts; state 0 is the start.
+    """Policy logits [X, 1 + V, V], two critics' values [X, 1 + V] and scores [X, V, V] for X prompts; state 0 is the
+    start.
 
     Args:
         prompts: X.
         vocabulary: V.
-        seed: of the initial policy; critic and scores start at 0.
+        seed: of the initial policy; critics and scores start at 0.
         dtype: float64 where gradients are compared.
     """
 
@@ -46,6 +47,7 @@ class Tables(nn.Module):
         start = torch.randn(prompts, states, vocabulary, generator=generator, dtype=torch.float64)
         self.logits_XSV = nn.Parameter(start.to(dtype))
         self.values_XS = nn.Parameter(torch.zeros(prompts, states, dtype=dtype))
+        self.cost_values_XS = nn.Parameter(torch.zeros(prompts, states, dtype=dtype))
         self.scores_XVV = nn.Parameter(torch.zeros(prompts, vocabulary, vocabulary, dtype=dtype))
 
     def distribution(self) -> Tensor:
@@ -87,6 +89,9 @@ class TableForward:
 
     def values(self, sequences: Sequences) -> Tensor:
         return self.tables.values_XS[self._states(sequences)]
+
+    def cost_values(self, sequences: Sequences) -> Tensor:
+        return self.tables.cost_values_XS[self._states(sequences)]
 
     def actor_critic(self, sequences: Sequences) -> ActorCriticOutputs:
         out = self.tokens(sequences)
@@ -131,10 +136,8 @@ class TableEngine:
 class TableScorer:
     """A judge that knows the true reward of every response, [X, V, V]."""
 
-    name = "truth"
-
-    def __init__(self, rewards_XVV: Tensor) -> None:
-        self.rewards_XVV = rewards_XVV
+    def __init__(self, rewards_XVV: Tensor, name: str = "truth") -> None:
+        self.rewards_XVV, self.name = rewards_XVV, name
 
     def score(self, rollouts: Sequence[Rollout]) -> list[ScoreEvents]:
         return [(ScoreEvent(1, float(self.rewards_XVV[(r.prompt.token_ids[0], *r.token_ids)])),) for r in rollouts]

@@ -24,7 +24,7 @@ from assent.models.prepare import (
     prepare,
     reader_of,
 )
-from assent.models.raw_scores import SCORE_OFFSET, RawScale, raw_scale, remember_raw
+from assent.models.raw_scores import RAW_SCORE, SCORE_OFFSET, RawScale, raw_scale, remember_raw
 from assent.models.trunk import embedding_weight, pick
 from assent.types import ActorCriticOutputs, LeashedOutputs, Sequences, TokenOutputs
 
@@ -161,6 +161,17 @@ class ScalarModel(nn.Module):
         return raw_scale(self.model.config)
 
     @torch.no_grad()
+    def become_cost(self) -> None:
+        """Change the scores to minus the raw scores, for good: from harmlessness as it was trained to cost."""
+        scale = self.raw_scale
+        offset = -scale.mean - scale.std * self.offset
+        self._head.weight.mul_(-scale.std)
+        if self._head.bias is not None:
+            self._head.bias.mul_(-scale.std)
+        setattr(self.model.config, SCORE_OFFSET, offset)
+        setattr(self.model.config, RAW_SCORE, [0.0, 1.0])
+
+    @torch.no_grad()
     def normalise(self, mean: float, std: float) -> None:
         """Change the scores s to (s - mean) / std, for good.
 
@@ -242,11 +253,13 @@ class ModelForward:
     Args:
         policy: a causal language model; what `tokens` and `actor_critic` read.
         critic: a `ScalarModel` of its own, or a `ValueHead` on the policy's trunk, which then runs once for both.
+        cost_critic: a second critic of its own, of cost; what `cost_values` reads.
         scalar: a reward model in training, decoder or encoder; what `scores` reads.
         reference: frozen; what `leashed` and `exact_kl` hold the policy against. It belongs to no optimiser.
         temperature: of the policy and the reference, in sampling and scoring alike; > 0.
 
-    `modules` holds what was given, by role, for an optimiser: names start with `policy.`, `critic.` or `scalar.`.
+    `modules` holds what was given, by role, for an optimiser: names start with `policy.`, `critic.`, `cost_critic.` or
+    `scalar.`.
     """
 
     def __init__(
@@ -254,6 +267,7 @@ class ModelForward:
         *,
         policy: PreTrainedModel | None = None,
         critic: ScalarModel | ValueHead | None = None,
+        cost_critic: ScalarModel | None = None,
         scalar: ScalarModel | AnyEncoder | None = None,
         reference: PreTrainedModel | None = None,
         temperature: float = 1.0,
@@ -261,9 +275,14 @@ class ModelForward:
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0; got {temperature}; use the temperature of the sampling")
         self.temperature = temperature
-        roles: dict[str, nn.Module | None] = {"policy": policy, "critic": critic, "scalar": scalar}
+        roles: dict[str, nn.Module | None] = {
+            "policy": policy,
+            "critic": critic,
+            "cost_critic": cost_critic,
+            "scalar": scalar,
+        }
         self.modules = nn.ModuleDict({role: module for role, module in roles.items() if module is not None})
-        self._policy, self._reference = policy, reference
+        self._policy, self._reference, self._cost_critic = policy, reference, cost_critic
         self._scalar: Reads | None = scalar
         self._critic: Critic | None = None
         if critic is not None:
@@ -281,6 +300,9 @@ class ModelForward:
             return critic.scalar.token_values(sequences)
         states, places = _policy_states(_given(self._policy, "policy"), sequences)
         return critic.values(sequences, states, places)
+
+    def cost_values(self, sequences: Sequences) -> Tensor:
+        return _given(self._cost_critic, "cost critic").token_values(sequences)
 
     def tokens(self, sequences: Sequences) -> TokenOutputs:
         return token_outputs(_given(self._policy, "policy"), sequences, temperature=self.temperature)

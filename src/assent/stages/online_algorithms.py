@@ -8,6 +8,7 @@ from assent.algorithms.cispo import CISPO
 from assent.algorithms.grpo import GRPO
 from assent.algorithms.online_dpo import OnlineDPO
 from assent.algorithms.ppo import PPO
+from assent.algorithms.ppo_lagrangian import PPOLagrangian
 from assent.algorithms.reinforce import Reinforce
 from assent.algorithms.reinforce_pp import ReinforcePP
 from assent.algorithms.reinforce_pp_baseline import ReinforcePPBaseline
@@ -18,7 +19,7 @@ from assent.stages.own_algorithm import or_own
 from assent.train.greedy import Greedy, GreedyScoring
 from assent.train.scoring import CriticScoring, LogprobsOf, RolloutScoring
 
-ALGORITHMS = (PPO, RLOO, GRPO, Reinforce, ReinforcePP, ReinforcePPBaseline, ReMax, CISPO, OnlineDPO)
+ALGORITHMS = (PPO, PPOLagrangian, RLOO, GRPO, Reinforce, ReinforcePP, ReinforcePPBaseline, ReMax, CISPO, OnlineDPO)
 NAMES = tuple(algorithm().name for algorithm in ALGORITHMS)
 
 ASKED = {
@@ -46,7 +47,7 @@ def _named(value: Any) -> Any:
 
 
 AnyAlgorithm = Annotated[
-    PPO | RLOO | GRPO | Reinforce | ReinforcePP | ReinforcePPBaseline | ReMax | CISPO | OnlineDPO,
+    PPO | PPOLagrangian | RLOO | GRPO | Reinforce | ReinforcePP | ReinforcePPBaseline | ReMax | CISPO | OnlineDPO,
     Field(discriminator="name"),
     BeforeValidator(_named),
     *or_own(ASKED),

@@ -111,8 +111,8 @@ def build_learner(
     critic_optimizer: AdamW | Muon | None = None,
     mixture: Mixture | None = None,
 ) -> LocalLearner:
-    """A learner on these roles; the critic may have an optimiser of its own."""
-    own = {} if critic_optimizer is None else {"critic": critic_optimizer}
+    """A learner on these roles; critics may have an optimiser of their own."""
+    own = {} if critic_optimizer is None else {"critic": critic_optimizer, "cost_critic": critic_optimizer}
     optimizers: list[torch.optim.Optimizer] = []
     for role, module in roles.items():
         named = [(f"{role}.{n}", p) for n, p in module.named_parameters()]

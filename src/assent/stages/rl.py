@@ -8,6 +8,7 @@ from torch import nn
 
 from assent.algorithms.online_dpo import OnlineDPO
 from assent.algorithms.ppo import PPO
+from assent.algorithms.ppo_lagrangian import PPOLagrangian
 from assent.loops.online import online
 from assent.models.folders import CausalModel, save_causal
 from assent.models.forward import ModelForward, ScalarModel, ValueHead
@@ -19,6 +20,7 @@ from assent.rollout.native import NativeEngine
 from assent.rollout.source import PromptSource
 from assent.stages.first_batch import Rl, SkipChecks, check_rl
 from assent.stages.generation import decoder, most_probable
+from assent.stages.online.constraint import ConstraintSpec, build_cost_critic, constrained
 from assent.stages.online.critic import CriticSpec, build_critic, save_critic
 from assent.stages.online.mixture import PretrainingMix, build_mixture
 from assent.stages.online.references import AnyReferenceUpdate, build_following
@@ -40,10 +42,12 @@ from assent.stages.sources import AnyTasks, take
 from assent.track.timed import TimedLearner, TimedScoring, TimedSource
 from assent.train.checkpoint import StateFile
 from assent.train.followers import Averaging
+from assent.train.greedy import Greedy, GreedyScoring
 from assent.train.guard import KLBudget, KLGuard
+from assent.train.lagrange import ConstrainedScoring
 from assent.train.learner import LocalLearner
 from assent.train.overlong import FinishedOnly
-from assent.train.scoring import KLControl, RolloutScoring, Shaping
+from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping
 from assent.train.weighing import WeightedScorer, leaves
 from assent.types import Prompt
 
@@ -59,7 +63,8 @@ class RlSpec(StageSpec):
         average: `{decay: 0.992}` saves the average of the policy over the steps in its place (InstructGPT).
         rewards: what it is trained on, a weighted sum; each may be normalised and clipped by itself before.
         watch: scored and logged, never trained on: a held-out reward model, or the domain's gold.
-        critic: the value model, of PPO alone; None for `CriticSpec`'s defaults.
+        constraint: what a response may cost, of `ppo_lagrangian` alone, which needs it.
+        critic: the value model, of PPO and `ppo_lagrangian`; None for `CriticSpec`'s defaults.
         tasks: the prompts.
         longest_prompt: in tokens; prompts that are longer or leave no room for a response are left out and counted.
         steps: batches of rollouts.
@@ -85,6 +90,7 @@ class RlSpec(StageSpec):
     average: Averaging | None = None
     rewards: list[RewardSpec] = Field(min_length=1)
     watch: tuple[RewardSpec, ...] = ()
+    constraint: ConstraintSpec | None = None
     critic: CriticSpec | None = None
     tasks: AnyTasks
     longest_prompt: int = Field(512, gt=0)
@@ -126,6 +132,8 @@ class RlSpec(StageSpec):
             raise ValueError(f"{name} has no critic, so `critic` would change nothing: delete it")
         if isinstance(self.algorithm, OnlineDPO) and not self.kl.coefficient > 0:
             raise ValueError(f"{name}'s beta is kl.coefficient, which must be above 0; got {self.kl.coefficient}")
+        if isinstance(self.algorithm, PPOLagrangian) != (self.constraint is not None):
+            raise ValueError(f"`constraint` and ppo_lagrangian need each other; got {name} and {self.constraint}")
         return self
 
 
@@ -135,22 +143,20 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
     require_same_tokenizer(policy.tokenizer, reference.tokenizer, role="reference")
     frozen(reference.model)
     critic = build_critic(spec.critic, spec.rewards, context, policy) if spec.algorithm.uses_critic else None
-    temperature = spec.generation.temperature
-    forward = ModelForward(policy=policy.model, critic=critic, reference=reference.model, temperature=temperature)
-    learner = _learner(spec, context, policy, critic, forward)
+    cost_critic = None if spec.constraint is None else build_cost_critic(spec.constraint, context, policy)
+    critics: dict[str, ScalarModel | ValueHead | None] = {"critic": critic, "cost_critic": cost_critic}
+    forward = _forward(spec, policy, critic, cost_critic, reference)
+    learner = _learner(spec, context, policy, critics, forward)
     engine = NativeEngine(policy.model, slots=spec.generation.slots)
     prompts = answerable(policy, take(spec.tasks, context), spec.longest_prompt, spec.generation, context)
     decode = decoder(policy)
     plain = _prompt_source(spec, context, policy, engine, prompts)
-    named_apart([*spec.rewards, *spec.watch])
+    costs = () if spec.constraint is None else spec.constraint.costs
+    named_apart([*spec.rewards, *costs, *spec.watch])
     judges = [weighted(r, context, policy) for r in spec.rewards]
-    beside = [watched(w, context, policy) for w in spec.watch]
-    scoring = scoring_for(
-        spec.algorithm,
-        _scoring(spec, [*asked_once(judges, spec.dynamic_sampling), *beside], forward, reference),
-        values=forward.values,
-        greedy=most_probable(engine, policy, spec.generation),
-    )
+    beside = [watched(w, context, policy) for w in (*costs, *spec.watch)]
+    asked = [*asked_once(judges, spec.dynamic_sampling), *beside]
+    scoring = _scoring(spec, asked, forward, reference, most_probable(engine, policy, spec.generation))
     following = build_following(
         spec.reference_update,
         spec.average,
@@ -205,18 +211,35 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
     if following.average is not None:
         following.average.put()
     save_causal(context.out / MODEL, policy)
-    save_critic(critic, policy, samples.newest_responses(10), context)
+    for name, module in critics.items():
+        save_critic(module, policy, samples.newest_responses(10), context, name=name)
     return samples.closing_figures() | {"rolled_back": float(guard.rolled_back)}
+
+
+def _forward(
+    spec: RlSpec,
+    policy: CausalModel,
+    critic: ScalarModel | ValueHead | None,
+    cost_critic: ScalarModel | None,
+    reference: CausalModel,
+) -> ModelForward:
+    return ModelForward(
+        policy=policy.model,
+        critic=critic,
+        cost_critic=cost_critic,
+        reference=reference.model,
+        temperature=spec.generation.temperature,
+    )
 
 
 def _learner(
     spec: RlSpec,
     context: StageContext,
     policy: CausalModel,
-    critic: ScalarModel | ValueHead | None,
+    critics: Mapping[str, nn.Module | None],
     forward: ModelForward,
 ) -> LocalLearner:
-    roles: dict[str, nn.Module] = {"policy": policy.model} | ({} if critic is None else {"critic": critic})
+    roles: dict[str, nn.Module] = {"policy": policy.model} | {r: c for r, c in critics.items() if c is not None}
     updates = spec.steps * spec.algorithm.epochs * spec.algorithm.minibatches
     mix = None if spec.mix is None else build_mixture(spec.mix, context, policy, updates)
     return build_learner(
@@ -246,10 +269,14 @@ def _prompt_source(
 
 
 def _scoring(
-    spec: RlSpec, scorers: Sequence[WeightedScorer], forward: ModelForward, reference: CausalModel
-) -> RolloutScoring:
-    """What is known of rollouts, whatever the algorithm."""
-    return RolloutScoring(
+    spec: RlSpec,
+    scorers: Sequence[WeightedScorer],
+    forward: ModelForward,
+    reference: CausalModel,
+    greedy: Greedy,
+) -> RolloutScoring | CriticScoring | GreedyScoring | ConstrainedScoring:
+    """What is known of rollouts, with what else the algorithm reads, and with costs where there is a constraint."""
+    scoring = RolloutScoring(
         forward.logprobs,
         ModelForward(policy=reference.model, temperature=spec.generation.temperature).logprobs,
         scorers,
@@ -257,6 +284,8 @@ def _scoring(
         kl_control=spec.kl,
         token_budget=spec.optimization.token_budget,
     )
+    for_algorithm = scoring_for(spec.algorithm, scoring, values=forward.values, greedy=greedy)
+    return for_algorithm if spec.constraint is None else constrained(spec.constraint, for_algorithm, forward)
 
 
 def derive(spec: RlSpec) -> Mapping[str, Number]:

@@ -6,7 +6,7 @@ from dataclasses import fields
 import torch
 
 from assent.protocols import State
-from assent.train.scoring import RolloutScoring
+from assent.train.scoring import LogprobsOf, RolloutScoring
 from assent.types import BaselinedScored, Mean, Prompt, Rollout
 
 Greedy = Callable[[Sequence[Prompt]], list[Rollout]]
@@ -26,6 +26,15 @@ class GreedyScoring:
 
     def __init__(self, scoring: RolloutScoring, greedy: Greedy) -> None:
         self.scoring, self.greedy = scoring, greedy
+
+    @property
+    def judging(self) -> RolloutScoring:
+        return self.scoring
+
+    @property
+    def critics(self) -> dict[str, LogprobsOf]:
+        """None."""
+        return {}
 
     def __call__(self, rollouts: Sequence[Rollout]) -> BaselinedScored:
         prompts = {r.prompt.id: r.prompt for r in rollouts}

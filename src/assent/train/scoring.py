@@ -167,6 +167,16 @@ class RolloutScoring:
         self.moments, self.moments_of = kept
         return shaped_BT.sum(1)
 
+    @property
+    def judging(self) -> "RolloutScoring":
+        """The scoring without a critic's values: itself."""
+        return self
+
+    @property
+    def critics(self) -> dict[str, LogprobsOf]:
+        """Whose values it asks for, by name."""
+        return {}
+
     def _scored_by_all(
         self, answers: Sequence[CombinedScores], rollouts: Sequence[Rollout]
     ) -> tuple[list[int], dict[str, Mean]]:
@@ -286,6 +296,14 @@ class CriticScoring:
 
     def __init__(self, scoring: RolloutScoring, values: LogprobsOf) -> None:
         self.scoring, self.values = scoring, values
+
+    @property
+    def judging(self) -> RolloutScoring:
+        return self.scoring
+
+    @property
+    def critics(self) -> dict[str, LogprobsOf]:
+        return {"values": self.values}
 
     def __call__(self, rollouts: Sequence[Rollout]) -> CriticScored:
         scored = self.scoring(rollouts)

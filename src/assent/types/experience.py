@@ -91,6 +91,21 @@ class CriticScored(Scored):
 
 
 @dataclass(frozen=True)
+class CostScored(CriticScored):
+    """Scored rollouts of a constrained objective: what each response costs, and how much cost weighs.
+
+    Args:
+        cost_events_BT: the cost, above 0 where it is too much, on the token it was given for.
+        cost_values_BT: the second critic's value, the cost to come, before each response token.
+        multiplier: lambda of the Lagrangian in force for this batch, reward units per cost unit.
+    """
+
+    cost_events_BT: Tensor = field(default_factory=lambda: torch.empty(0))
+    cost_values_BT: Tensor = field(default_factory=lambda: torch.empty(0))
+    multiplier: float = 0.0
+
+
+@dataclass(frozen=True)
 class Experience:
     """What an actor-critic update trains on; one sequence is one unit, one included token one item of the loss.
 
@@ -136,6 +151,31 @@ class Experience:
     @property
     def denominator(self) -> float:
         return float(self.mask_BT.sum())
+
+
+@dataclass(frozen=True)
+class ConstrainedExperience(Experience):
+    """`Experience` with what the second critic trains on; its advantages are those of the Lagrangian."""
+
+    old_cost_values_BT: Tensor = field(default_factory=lambda: torch.empty(0))
+    cost_returns_BT: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _zero_where_masked(self, ("old_cost_values_BT", "cost_returns_BT"))
+
+    def select(self, rows: Tensor) -> "ConstrainedExperience":
+        kept = super().select(rows)
+        t = kept.mask_BT.shape[1]
+        return ConstrainedExperience(
+            kept.sequences,
+            kept.old_logprobs_BT,
+            kept.advantages_BT,
+            kept.old_values_BT,
+            kept.returns_BT,
+            old_cost_values_BT=self.old_cost_values_BT[rows, :t],
+            cost_returns_BT=self.cost_returns_BT[rows, :t],
+        )
 
 
 @dataclass(frozen=True)

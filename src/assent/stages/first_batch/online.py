@@ -38,6 +38,7 @@ from assent.stages.first_batch.pieces import (
 )
 from assent.stages.first_batch.running import FirstBatch, Saved, SkipChecks, run_checks
 from assent.train.greedy import GreedyScoring
+from assent.train.lagrange import ConstrainedScoring
 from assent.train.learner import LocalLearner
 from assent.train.scoring import CriticScoring, RolloutScoring
 from assent.types import Sampling, Scored, Sequences
@@ -56,7 +57,7 @@ class Rl:
     policy: CausalModel
     engine: Engine
     source: PromptSource
-    scoring: RolloutScoring | CriticScoring | GreedyScoring
+    scoring: RolloutScoring | CriticScoring | GreedyScoring | ConstrainedScoring
     judges: Sequence[Scorer]
     learner: LocalLearner
     algorithm: Any
@@ -64,8 +65,8 @@ class Rl:
 
     @property
     def judging(self) -> RolloutScoring:
-        """The scoring without a critic's values or a greedy baseline."""
-        return self.scoring if isinstance(self.scoring, RolloutScoring) else self.scoring.scoring
+        """The scoring without a critic's values, a greedy baseline or costs."""
+        return self.scoring.judging
 
     @cached_property
     def scored(self) -> Scored:
@@ -120,9 +121,8 @@ def check_rl(skip: SkipChecks, context: StageContext, parts: Rl) -> FirstBatch:
         reads = {
             "log-probabilities": learner.forward.logprobs,
             "reference log-probabilities": parts.judging.reference,
+            **parts.scoring.critics,
         }
-        if isinstance(parts.scoring, CriticScoring):
-            reads["values"] = parts.scoring.values
         rows = spread(parts.scored.sequences, ROWS)
         found = [padding_changes_nothing(reads, rows, end_id=end, room=room_of(model, rows), dtype=dtype)]
         for judge, sequences in parts.scalar_models():

@@ -47,14 +47,20 @@ def build_critic(
 
 
 def save_critic(
-    critic: ScalarModel | ValueHead | None, policy: CausalModel, texts: Sequence[str], context: StageContext
+    critic: ScalarModel | ValueHead | None,
+    policy: CausalModel,
+    texts: Sequence[str],
+    context: StageContext,
+    *,
+    name: str = "critic",
 ) -> None:
     """A critic of its own is a folder like any reward model; a head on the trunk is useless without its policy.
 
     Args:
         texts: a few responses, whose values are kept beside the model to check it by.
+        name: of the folder.
     """
     if isinstance(critic, ScalarModel):
         ids = [encode_text(policy.tokenizer, t or " ") or [policy.tokenizer.eos_token_id] for t in texts]
         start = [[policy.tokenizer.eos_token_id]] * len(ids)
-        save_scalar(context.out / "critic", ScalarFolder(critic, policy.tokenizer), golden=Sequences.of(start, ids))
+        save_scalar(context.out / name, ScalarFolder(critic, policy.tokenizer), golden=Sequences.of(start, ids))

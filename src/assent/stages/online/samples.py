@@ -69,7 +69,7 @@ class SampleBook:
         """Of the last batch of rollouts."""
         names = ("objective/kl", "objective/scores", "response/length", "response/ended")
         return {n: self.last[n] for n in names if n in self.last} | {
-            n: v for n, v in self.last.items() if n.startswith("score/")
+            n: v for n, v in self.last.items() if n.startswith(("score/", "cost/"))
         }
 
     def state_dict(self) -> State:

@@ -12,16 +12,26 @@ from assent.stages.scorers.gate import GateRef
 from assent.stages.scorers.gold import GoldRef, gold_of
 from assent.stages.scorers.judge import JudgeRef
 from assent.stages.scorers.remote import RemoteRef
-from assent.stages.scorers.reward_model import RewardModelRef
+from assent.stages.scorers.reward_model import CostModelRef, RewardModelRef
 from assent.stages.scorers.rule import RuleRef
 
 RewardSpec = Annotated[
-    RewardModelRef | FunctionRef | ClassifierRef | GateRef | EnsembleRef | RuleRef | RemoteRef | JudgeRef | GoldRef,
+    RewardModelRef
+    | CostModelRef
+    | FunctionRef
+    | ClassifierRef
+    | GateRef
+    | EnsembleRef
+    | RuleRef
+    | RemoteRef
+    | JudgeRef
+    | GoldRef,
     Field(union_mode="left_to_right"),
 ]
 
 __all__ = [
     "ClassifierRef",
+    "CostModelRef",
     "EnsembleRef",
     "FunctionRef",
     "GateRef",

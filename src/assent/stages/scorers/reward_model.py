@@ -76,3 +76,25 @@ def _own_tokens(folder: ScalarFolder) -> Encode:
     dialogue without a template it cannot listen, and the first batch says so."""
     tokens = texts_to_tokens(folder)
     return lambda rollout: tokens(rollout.prompt.source, rollout.text, rollout.ended)
+
+
+class CostModelRef(Weighted):
+    """A cost model: `{cost_model: NAME}`, a stage that was trained with safety labels (`algorithm: {name: safety}`).
+
+    Such a model scores harmlessness, so that higher is better as everywhere; its cost is minus the raw score, 0 being
+    the boundary: above it, unsafe is more likely than safe (Safe RLHF, arXiv 2310.12773).
+    """
+
+    cost_model: ModelRef
+
+    @property
+    def label(self) -> str:
+        return RewardModelRef(reward_model=self.cost_model).label
+
+    def scorer(self, context: StageContext, policy: CausalModel) -> Scorer:
+        loaded = load_scalar(self.folders(context)[0])
+        scale = loaded.scalar.raw_scale
+        return scalar_scorer(self.label, loaded, policy, RawScale(-scale.mean, -scale.std))
+
+    def folders(self, context: StageContext) -> list[str]:
+        return [model_folder(context, self.cost_model)]

@@ -6,12 +6,13 @@ installation, and what a test runs to trust a change.
 
 from collections.abc import Callable
 
+from assent.stages.verify.constrained import ppo_lagrangian
 from assent.stages.verify.online import CLAIMS as ONLINE
 from assent.stages.verify.pairs import CLAIMS as PAIRS
 from assent.stages.verify.supervised import reward_model, sft
 from assent.stages.verify.worlds import Verdict
 
-CLAIMS: tuple[Callable[[], Verdict], ...] = (sft, reward_model, *PAIRS, *ONLINE)
+CLAIMS: tuple[Callable[[], Verdict], ...] = (sft, reward_model, *PAIRS, *ONLINE, ppo_lagrangian)
 
 
 def verify() -> list[Verdict]:

@@ -18,12 +18,25 @@ from assent.track.catalogue.declare import Metric, Range, Section
 from assent.track.catalogue.judges import JUDGES
 from assent.track.catalogue.online import OBJECTIVE, REWARD, ROLLOUTS, UPDATE
 from assent.track.catalogue.reward_model import REWARD_MODEL
-from assent.track.catalogue.scores import SCORES
+from assent.track.catalogue.scores import CONSTRAINT, SCORES
 from assent.track.catalogue.training import OFFLINE, TRAINING, USERS
 
 __all__ = ["METRICS", "SECTIONS", "Metric", "Range", "Section", "lookup", "page"]
 
-SECTIONS = (OBJECTIVE, SCORES, ROLLOUTS, REWARD, UPDATE, OFFLINE, REWARD_MODEL, ALIGN, JUDGES, TRAINING, USERS)
+SECTIONS = (
+    OBJECTIVE,
+    SCORES,
+    ROLLOUTS,
+    REWARD,
+    CONSTRAINT,
+    UPDATE,
+    OFFLINE,
+    REWARD_MODEL,
+    ALIGN,
+    JUDGES,
+    TRAINING,
+    USERS,
+)
 
 METRICS: dict[str, Metric] = {m.name: m for section in SECTIONS for m in section.metrics}
 

@@ -62,3 +62,42 @@ SCORES = Section(
         ),
     ),
 )  # fmt: skip
+
+CONSTRAINT = Section(
+    "Online: a constraint on cost",
+    "PPO-Lagrangian. Watch `cost/window` against the threshold, and the multiplier that answers it.",
+    (
+        Metric(
+            "cost/episode", "cost", "mean over responses of the cost, clipped and weighted, without KL", None,
+            "It should fall to the threshold and stay about there.",
+        ),
+        Metric(
+            "cost/window", "cost", "mean cost of the last episodes, which moves the multiplier", None,
+            "Above the threshold the multiplier grows, below it shrinks. For long above it at the multiplier's cap: "
+            "the constraint cannot be met within the leash; raise the cap or lower the KL coefficient.",
+            "cost",
+        ),
+        Metric(
+            "cost/above_zero", "share", "responses whose cost is above 0: unsafe, of a cost model's zero", None,
+            "The harmful rate as the cost model sees it; compare it with a judge that it was not trained on.",
+        ),
+        Metric(
+            "cost/multiplier", "reward per cost", "lambda in force for this batch", None,
+            "It should settle. Swinging widely: lower its lr or widen its window. At its cap: see `cost/window`.",
+            "lambda",
+        ),
+        Metric(
+            "cost_advantage/mean", "cost", "mean advantage of the cost, with KL", None,
+            "Around 0 once the cost critic is good.",
+        ),
+        Metric(
+            "cost_advantage/std", "cost", "its standard deviation", None,
+            "Compare it with `advantage/std` times 1 / lambda: it says which side moves the policy.",
+        ),
+        Metric(
+            "cost_value/explained_variance", "share", "of the cost returns by the second critic, before the update",
+            Range(low=0.0), "As `value/explained_variance`.",
+        ),
+        Metric("loss/cost_value_avg", "squared cost", "value loss of the second critic", None, "As `loss/value_avg`."),
+    ),
+)  # fmt: skip
