@@ -135,6 +135,50 @@ def test_dpo_is_what_no_name_means(start):
         read("{name: robust_dpo, flip_probabilty: 0.1}")
 
 
+OWN = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from assent.types import Loss, Mean
+
+
+@dataclass(frozen=True)
+class Squared:
+    uses_reference: ClassVar[bool] = True
+    unpaired: ClassVar[bool] = False
+    uses_mismatched: ClassVar[bool] = False
+    name: str = "squared"
+    margin: float = 1.0
+
+    def loss(self, batch, forward):
+        chosen, rejected = batch.sides(self.implicit_rewards(batch, forward))
+        per_pair = (chosen - rejected - self.margin).square()
+        return Loss(per_pair, torch.ones_like(per_pair, dtype=torch.bool), {"user/squared": Mean.of(per_pair)})
+
+    def implicit_rewards(self, batch, forward):
+        sums = torch.where(batch.sequences.mask_BT, forward.logprobs(batch.sequences), 0.0).sum(1)
+        return sums - batch.ref_logprobs_B
+
+
+@dataclass(frozen=True)
+class Incomplete:
+    name: str = "incomplete"
+"""
+
+
+def test_a_loss_of_ones_own_is_named_by_path(start, tmp_path, monkeypatch):
+    (tmp_path / "loss_of_mine.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = "stages.dpo.algorithm={path: 'loss_of_mine:Squared', margin: 2.0}"
+    made, lines, _ = aligned(start, tmp_path / "run", own)
+    assert lines[0]["user/squared"] == pytest.approx(4.0, abs=1e-3) and lines[-1]["user/squared"] < 3.0
+    assert made.metrics["accuracy"] > 0.8
+    with pytest.raises(ConfigError, match=r"lacks uses_reference .* loss .*implicit_rewards"):
+        aligned(start, tmp_path / "no", "stages.dpo.algorithm={path: 'loss_of_mine:Incomplete'}")
+
+
 def test_another_algorithm_on_the_same_responses_reads_the_reference_back(start, tmp_path):
     """DPO computes; IPO, KTO and a second DPO read the judged responses back, and KTO's mismatched ones are its own."""
     text = ALIGN

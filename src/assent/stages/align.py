@@ -55,7 +55,8 @@ class AlignSpec(StageSpec):
         mask_formatting: leave what the chat template adds to a response, and the token that ends it, out of both
             log-probabilities (Llama 3, arXiv 2407.21783: such tokens stand on both sides of a pair, and pushing them up
             and down at once made its policies repeat themselves or stop at random). Off, as in DPO.
-        algorithm: the loss: `{name: dpo}` and its settings; see `assent.stages.offline_algorithms`. DPO without a name.
+        algorithm: the loss: `{name: dpo}` and its settings; see `assent.stages.offline_algorithms`. DPO without a
+            name; `{path: package.module:Name}` is one of your own.
         optimization: how weights are moved.
         skip_checks: first-batch checks not to run, by name; recorded in the artefact.
     """

@@ -1,4 +1,4 @@
-"""The losses of direct alignment that a recipe can name."""
+"""The losses of direct alignment that a recipe can name, and those of one's own that it names by path."""
 
 from typing import Annotated, Any
 
@@ -16,12 +16,21 @@ from assent.algorithms.orpo import ORPO
 from assent.algorithms.robust_dpo import RobustDPO
 from assent.algorithms.simpo import SimPO
 from assent.config import suggestion
+from assent.stages.own_algorithm import or_own
 
 DEFAULT = DPO()
 
-NAMES = tuple(
-    a.name for a in (DPO(), RobustDPO(), IPO(), Hinge(), APOZero(), APODown(), SimPO(), CPO(), ORPO(), KTO(), BCO())
-)
+ALGORITHMS = (DPO, RobustDPO, IPO, Hinge, APOZero, APODown, SimPO, CPO, ORPO, KTO, BCO)
+NAMES = tuple(algorithm().name for algorithm in ALGORITHMS)
+
+ASKED = {
+    "name": "what it is called",
+    "uses_reference": "whether its loss reads the reference's log-probabilities",
+    "unpaired": "whether it is told of responses one by one and not in pairs",
+    "uses_mismatched": "whether it also reads each prompt with a response to another; False in most",
+    "loss": "loss(batch, forward), a batch to a loss per item",
+    "implicit_rewards": "implicit_rewards(batch, forward), what it gives each row of a batch",
+}
 
 
 def _named(value: Any) -> Any:
@@ -39,4 +48,5 @@ AnyAlignment = Annotated[
         DPO | RobustDPO | IPO | Hinge | APOZero | APODown | SimPO | CPO | ORPO | KTO | BCO, Field(discriminator="name")
     ],
     BeforeValidator(_named),
+    *or_own(ASKED),
 ]
