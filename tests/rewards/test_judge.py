@@ -14,7 +14,7 @@ from assent.rewards.asked import Failure
 from assent.rewards.chat import Answer, ChatModel, Token
 from assent.rewards.disk import DiskNotes, kept_answers
 from assent.rewards.http import Server
-from assent.rewards.judge import EndpointChooser, Pair, PairwiseJudge, PointwiseJudge
+from assent.rewards.judge import Asked, EndpointChooser, Pair, PairwiseJudge, PointwiseJudge
 from assent.rewards.templates import HERE, Question, quoted
 from assent.rewards.verdicts import Choice, choice_of, rating_of
 from assent.stages.scorers import JudgeRef, RewardSpec
@@ -113,7 +113,7 @@ def test_both_orders_and_their_mean_as_a_soft_label(tmp_path):
         return 200, chat("A", [{"A": math.log(first), "B": math.log(1 - first)}])
 
     with serving(reply) as stub:
-        judge = PairwiseJudge(EndpointChooser(model(stub.url, tmp_path)), Question("pairwise"))
+        judge = PairwiseJudge(Asked(EndpointChooser(model(stub.url, tmp_path)), Question("pairwise")))
         one, two = judge([Pair("p", "good", "bad"), Pair("p", "bad", "good")])
     assert one.a == pytest.approx((0.9 + 0.6) / 2) and two.a == pytest.approx(1 - one.a)
     assert one.graded and one.consistent and one.first == pytest.approx(0.65)
@@ -128,10 +128,19 @@ def test_without_probabilities_two_different_choices_are_a_tie(tmp_path, always,
         return 200, chat("A" if always in (None, shown) else "B")
 
     with serving(reply) as stub:
-        judge = PairwiseJudge(EndpointChooser(model(stub.url, tmp_path, logprobs=None)), Question("pairwise"))
+        judge = PairwiseJudge(Asked(EndpointChooser(model(stub.url, tmp_path, logprobs=None)), Question("pairwise")))
         (verdict,) = judge([Pair("p", "good", "bad")])
         assert "logprobs" not in stub.seen[0]
     assert (verdict.a, verdict.graded, verdict.consistent) == (label, False, consistent)
+
+
+def test_labels_can_be_clamped():
+    def sure(pairs):
+        return [Choice(1.0 if pair.a == "good" else 0.0, True) for pair in pairs]
+
+    judge = PairwiseJudge(sure, clamp=(0.4, 0.6))
+    one, two = judge([Pair("p", "good", "bad"), Pair("p", "bad", "good")])
+    assert (one.a, two.a) == (0.6, 0.4) and one.consistent and two.consistent
 
 
 def test_a_pair_of_which_one_order_fails_has_no_verdict(tmp_path):
@@ -139,7 +148,7 @@ def test_a_pair_of_which_one_order_fails_has_no_verdict(tmp_path):
         return 200, chat("A" if first_shown(asked(body)) == "good" else "I would rather not")
 
     with serving(reply) as stub:
-        judge = PairwiseJudge(EndpointChooser(model(stub.url, tmp_path)), Question("pairwise"))
+        judge = PairwiseJudge(Asked(EndpointChooser(model(stub.url, tmp_path)), Question("pairwise")))
         (verdict,) = judge([Pair("p", "good", "bad")])
     assert isinstance(verdict, Failure) and verdict.reason == "unreadable"
 
@@ -147,7 +156,7 @@ def test_a_pair_of_which_one_order_fails_has_no_verdict(tmp_path):
 def test_a_dialogue_is_shown_with_its_roles(tmp_path):
     with serving(lambda body, before: (200, chat("A"))) as stub:
         prompt = (Message("system", "Be kind."), Message("user", "Hi\nthere"))
-        PairwiseJudge(EndpointChooser(model(stub.url, tmp_path)), Question("pairwise"))([Pair(prompt, "x", "y")])
+        PairwiseJudge(Asked(EndpointChooser(model(stub.url, tmp_path)), Question("pairwise")))([Pair(prompt, "x", "y")])
         assert "> system: Be kind.\n> \n> user: Hi\n> there\n" in asked(stub.seen[0])
 
 

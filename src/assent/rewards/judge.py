@@ -1,7 +1,7 @@
 """A language model as a judge: which of two responses is better, asked in both orders, or how good one is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from assent.records import PromptText
@@ -38,12 +38,14 @@ class Pair:
         prompt: what both answer.
         a, b: the responses.
         principle: what to judge by, for a template that has a blank for it.
+        about: what the principle looks at, in one word.
     """
 
     prompt: PromptText
     a: str
     b: str
     principle: str = ""
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,17 @@ class Verdict:
     first: float
 
 
-@dataclass(frozen=True)
-class PairwiseJudge:
-    """Asks each pair twice, the second time with the responses exchanged (Lee et al., 2309.00267, section 2.1).
+class Comparer(Protocol):
+    """Whoever says how probable it is that the first of two responses is preferred, seen in that order."""
 
-    With probabilities, the label is their mean over both orders. Without, two equal choices make a plain label and two
-    different ones a tie: position, not quality, decided.
+    def __call__(self, pairs: Sequence[Pair]) -> Sequence[Choice | Failure]:
+        """One choice or failure per pair, in order; `a` is shown first."""
+        ...
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Pairs as questions; implements `Comparer`.
 
     Args:
         chooser: who is asked.
@@ -78,18 +85,39 @@ class PairwiseJudge:
     chooser: Chooser
     question: Question
 
+    def __call__(self, pairs: Sequence[Pair]) -> list[Choice | Failure]:
+        return self.chooser.choose([self._question(pair) for pair in pairs])
+
+    def _question(self, pair: Pair) -> str:
+        principle = {"principle": pair.principle} if pair.principle else {}
+        return self.question.ask(prompt=readable(pair.prompt), first=pair.a, second=pair.b, **principle)
+
+
+@dataclass(frozen=True)
+class PairwiseJudge:
+    """Asks each pair twice, the second time with the responses exchanged (Lee et al., 2309.00267, section 2.1).
+
+    With probabilities, the label is their mean over both orders. Without, two equal choices make a plain label and two
+    different ones a tie: position, not quality, decided.
+
+    Args:
+        compare: who is asked.
+        clamp: bounds on the label; 0.4 and 0.6 where the judge reasons before it chooses and is then always sure (Bai
+            et al., 2212.08073, section 4.1). None leaves it as it is.
+    """
+
+    compare: Comparer
+    clamp: tuple[float, float] | None = None
+
     def __call__(self, pairs: Sequence[Pair]) -> list[Verdict | Failure]:
         """One verdict or failure per pair, in order."""
-        asked = [q for pair in pairs for q in self._both_orders(pair)]
-        said = self.chooser.choose(asked)
-        return [_together(said[2 * i], said[2 * i + 1]) for i in range(len(pairs))]
+        said = self.compare([order for pair in pairs for order in (pair, replace(pair, a=pair.b, b=pair.a))])
+        verdicts = [_together(said[2 * i], said[2 * i + 1]) for i in range(len(pairs))]
+        return [v if isinstance(v, Failure) else self._clamped(v) for v in verdicts]
 
-    def _both_orders(self, pair: Pair) -> tuple[str, str]:
-        given = {"prompt": readable(pair.prompt)} | ({"principle": pair.principle} if pair.principle else {})
-        return (
-            self.question.ask(first=pair.a, second=pair.b, **given),
-            self.question.ask(first=pair.b, second=pair.a, **given),
-        )
+    def _clamped(self, verdict: Verdict) -> Verdict:
+        low, high = self.clamp or (0.0, 1.0)
+        return replace(verdict, a=min(max(verdict.a, low), high))
 
 
 def _together(one: Choice | Failure, other: Choice | Failure) -> Verdict | Failure:

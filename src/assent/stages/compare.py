@@ -14,10 +14,11 @@ from assent.loops.select import select
 from assent.models.tokenizer import stop_ids
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
-from assent.protocols import Stateful
+from assent.protocols import State, Stateful
 from assent.records import Comparison, to_json
 from assent.rollout.native import NativeEngine
 from assent.rollout.source import PromptSource
+from assent.stages.ai_annotators import AiAnnotator, AiAsks
 from assent.stages.generation import decoder
 from assent.stages.lines import Lines
 from assent.stages.parts import Generation, ModelRef, load_policy, prompt_of
@@ -51,7 +52,7 @@ class CompareSpec(StageSpec):
         policy: whose responses are judged.
         tasks: the prompts.
         samples: K responses per prompt; 4 to 9 in InstructGPT.
-        annotators: who judges.
+        annotators: who judges: `{panel: simulated}`, or a feedback model, `{judge: {policy: NAME}}`.
         generation: how responses are drawn.
         checkpoint_seconds: longest work that a kill may cost.
     """
@@ -59,7 +60,7 @@ class CompareSpec(StageSpec):
     policy: ModelRef
     tasks: AnyTasks
     samples: int = Field(4, ge=2)
-    annotators: SimulatedPanel
+    annotators: SimulatedPanel | AiAnnotator
     generation: Generation
     checkpoint_seconds: float = Field(20.0, ge=0)
 
@@ -96,6 +97,16 @@ class PanelAsks:
     def __call__(self, rollouts: Sequence[Rollout], scores: Sequence[Sequence[ScoreEvents]]) -> list[dict[str, object]]:
         groups = [rollouts[i : i + self.samples] for i in range(0, len(rollouts), self.samples)]
         return [to_json(comparison) for group in groups for comparison in self._judged(group)]
+
+    def figures(self) -> Mapping[str, float]:
+        """Nothing beyond what every comparison has."""
+        return {}
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """It has none."""
 
     def _judged(self, group: Sequence[Rollout]) -> list[Comparison]:
         prompt = group[0].prompt
@@ -135,13 +146,18 @@ def run(spec: CompareSpec, context: StageContext) -> Mapping[str, float]:
         seed=context.seed,
         decode=decoder(causal),
     )
-    lines = Lines(context.out / "comparisons.jsonl", PanelAsks(spec.annotators, spec.samples, context.seed))
-    parts: dict[str, Stateful] = {"source": source, "lines": lines}
+    asks: PanelAsks | AiAsks
+    if isinstance(spec.annotators, AiAnnotator):
+        asks = AiAsks(spec.annotators, spec.samples, context)
+    else:
+        asks = PanelAsks(spec.annotators, spec.samples, context.seed)
+    lines = Lines(context.out / "comparisons.jsonl", asks)
+    parts: dict[str, Stateful] = {"source": source, "lines": lines, "asks": asks}
     select(source, [], lines, context.tracker, StateFile(context.state, parts, every_seconds=spec.checkpoint_seconds))
     left = len(prompts) % per_step
     if left:
         context.say(f"{left} of {len(prompts):,} prompts were not asked: questions go out {per_step} prompts at a time")
-    return {"comparisons": lines.written, "prompts": len(prompts) - left}
+    return {"comparisons": lines.written, "prompts": len(prompts) - left, **asks.figures()}
 
 
 def derive(spec: CompareSpec) -> Mapping[str, Number]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol, TypeVar
+from typing import Annotated, Literal, Protocol, TypeVar, get_args
 
 from pydantic import Field
 
@@ -44,25 +44,37 @@ class DomainDocuments(Frozen):
         return list(domain.documents(self.count, seed=context.seed))
 
 
+AnyKind = Literal["summary", "question", "reply", "route", "howto", "refusal"]
+"""Kinds of prompts of the embedded domain."""
+ALL_KINDS: tuple[AnyKind, ...] = get_args(AnyKind)
+Kinds = Annotated[tuple[AnyKind, ...], Field(min_length=1)]
+
+
 class DomainDemonstrations(Frozen):
-    """Noisy demonstrations of the embedded domain."""
+    """Noisy demonstrations of the embedded domain, of all kinds of prompts or of some."""
 
     format: Literal["domain_demonstrations"]
     count: int = Field(gt=0)
+    kinds: Kinds = ALL_KINDS
 
     def records_for(self, context: StageContext) -> list[Demonstration]:
-        return domain.demonstrations(self.count, seed=context.seed)
+        return domain.demonstrations(self.count, seed=context.seed, kinds=self.kinds)
 
 
 class DomainTasks(Frozen):
-    """Prompts of the embedded domain; `held_out` prompts are disjoint from every training prompt by construction."""
+    """Prompts of the embedded domain; `held_out` prompts are disjoint from every training prompt by construction.
+
+    Args:
+        kinds: all, or some: those of `refusal` ask for what must not be done.
+    """
 
     format: Literal["domain_tasks"]
     count: int = Field(gt=0)
     split: Literal["train", "held_out"] = "train"
+    kinds: Kinds = ALL_KINDS
 
     def records_for(self, context: StageContext) -> list[Task]:
-        return domain.tasks(self.count, seed=context.seed, split=self.split)
+        return domain.tasks(self.count, seed=context.seed, split=self.split, kinds=self.kinds)
 
 
 class ListedTasks(Frozen):
@@ -111,6 +123,21 @@ class SelectedDemonstrations(Frozen):
         return pooled
 
 
+OneDemonstrations = Annotated[
+    DomainDemonstrations | SelectedDemonstrations | files.Demonstrations | files.Messages, Field(discriminator="format")
+]
+
+
+class PooledDemonstrations(Frozen):
+    """Several sources as one: `{format: pooled, of: [{format: selected, ...}, {format: demonstrations, ...}]}`."""
+
+    format: Literal["pooled"]
+    of: Annotated[tuple[OneDemonstrations, ...], Field(min_length=2)]
+
+    def records_for(self, context: StageContext) -> list[Demonstration]:
+        return [record for source in self.of for record in take(source, context)]
+
+
 class Made(Protocol[R_made]):
     """A source that makes its records, or has them from an earlier stage."""
 
@@ -125,7 +152,8 @@ class Filed(Protocol[R]):
 
 AnyDocuments = Annotated[DomainDocuments | files.Text, Field(discriminator="format")]
 AnyDemonstrations = Annotated[
-    DomainDemonstrations | SelectedDemonstrations | files.Demonstrations | files.Messages, Field(discriminator="format")
+    DomainDemonstrations | SelectedDemonstrations | PooledDemonstrations | files.Demonstrations | files.Messages,
+    Field(discriminator="format"),
 ]
 AnyTasks = Annotated[DomainTasks | ListedTasks | files.Tasks, Field(discriminator="format")]
 AnyComparisons = Annotated[

@@ -5,7 +5,7 @@ questions from the train split alone; held-out ones are never written by anythin
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from assent.data.domain.answers import FORUM, HURRIED, ideal_text, write
 from assent.data.domain.cases import KINDS, SHARES, draw_core_in, draw_question, frame, read_prompt
@@ -33,28 +33,29 @@ def documents(n: int, *, seed: int) -> Iterator[Document]:
         yield Document(_thread(core, asked, rng))
 
 
-def demonstrations(n: int, *, seed: int) -> list[Demonstration]:
-    """`n` noisy responses to distinct train prompts, written by people in a hurry.
+def demonstrations(n: int, *, seed: int, kinds: Sequence[str] = KINDS) -> list[Demonstration]:
+    """`n` noisy responses to distinct train prompts of some kinds, written by people in a hurry.
 
     Raises:
-        ValueError: `n` is negative.
+        ValueError: `n` is negative or a kind is unknown.
     """
     rng = _rng("demonstrations", n, seed)
     pens = random.Random(f"pens:{seed}")
-    return [Demonstration(p, write(read_prompt(p), HURRIED, pens)) for _, p in _prompts(n, "train", rng)]
+    return [Demonstration(p, write(read_prompt(p), HURRIED, pens)) for _, p in _prompts(n, "train", rng, kinds)]
 
 
-def tasks(n: int, *, seed: int, split: str = "train") -> list[Task]:
-    """`n` distinct prompts of a split, kinds drawn by their shares.
+def tasks(n: int, *, seed: int, split: str = "train", kinds: Sequence[str] = KINDS) -> list[Task]:
+    """`n` distinct prompts of a split, the kinds drawn by their shares.
 
     Raises:
-        ValueError: `n` is negative or the split is unknown.
+        ValueError: `n` is negative, or the split or a kind is unknown.
     """
     if split not in SPLITS:
         raise ValueError(f"a split is one of {SPLITS}; got {split!r}; name one of them")
     rng = _rng(f"tasks-{split}", n, seed)
     return [
-        Task(f"{split}-{seed}-{i}", prompt, split, kind) for i, (kind, prompt) in enumerate(_prompts(n, split, rng))
+        Task(f"{split}-{seed}-{i}", prompt, split, kind)
+        for i, (kind, prompt) in enumerate(_prompts(n, split, rng, kinds))
     ]
 
 
@@ -73,10 +74,14 @@ def _rng(what: str, n: int, seed: int) -> random.Random:
     return random.Random(f"{what}:{seed}")
 
 
-def _prompts(n: int, split: str, rng: random.Random) -> list[tuple[str, str]]:
+def _prompts(n: int, split: str, rng: random.Random, kinds: Sequence[str]) -> list[tuple[str, str]]:
+    unknown = sorted(set(kinds) - set(KINDS))
+    if unknown or not kinds:
+        raise ValueError(f"kinds are some of {KINDS}; got {tuple(kinds)}; name those that are wanted")
+    shares = [SHARES[KINDS.index(kind)] for kind in kinds]
     seen: dict[str, str] = {}
     while len(seen) < n:
-        kind = rng.choices(KINDS, SHARES)[0]
+        kind = rng.choices(kinds, shares)[0]
         core = draw_core_in(kind, split, rng)
         seen.setdefault(frame(kind, core, draw_question(kind, core, rng)), kind)
     return [(kind, prompt) for prompt, kind in seen.items()]
