@@ -77,12 +77,31 @@ class Preference:
         worse: index of the other response.
         tie: the annotator saw no difference; `better` and `worse` then carry no order.
         degree: how much better, `UNSTATED` where nobody asked.
+        probability: P(`better` is preferred) where more than one plain choice is known: a share of votes, or what a
+            judge gave; from 0.5, which is a tie, to 1. None for one plain choice.
+
+    Raises:
+        ValueError: the probability is out of its range, or does not fit `tie`.
     """
 
     better: int
     worse: int
     tie: bool = False
     degree: Degree = Degree.UNSTATED
+    probability: float | None = None
+
+    def __post_init__(self) -> None:
+        p = self.probability
+        if p is not None and not (0.5 <= p <= 1 and (p == 0.5) == self.tie):
+            raise ValueError(
+                f"the preferred response has a probability above 0.5 and at most 1, and a tie 0.5; got {p} with "
+                f"tie={self.tie}; exchange the two responses, or mend the number"
+            )
+
+    @property
+    def target(self) -> float:
+        """P(`better` is preferred), as far as it is known: 1 for a plain choice, 0.5 for a tie."""
+        return (0.5 if self.tie else 1.0) if self.probability is None else self.probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +225,10 @@ def prompt_from_json(value: object) -> PromptText:
 
 def comparison_from_json(row: dict) -> Comparison:
     """Inverse of `to_json` for comparisons."""
-    preferences = tuple(Preference(p["better"], p["worse"], p["tie"], Degree(p["degree"])) for p in row["preferences"])
+    preferences = tuple(
+        Preference(p["better"], p["worse"], p["tie"], Degree(p["degree"]), p.get("probability"))
+        for p in row["preferences"]
+    )
     return Comparison(
         row["id"],
         prompt_from_json(row["prompt"]),

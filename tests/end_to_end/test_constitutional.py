@@ -156,7 +156,7 @@ def test_a_policy_folder_gives_feedback_by_its_log_probabilities(start, tmp_path
     short = tmp_path / "choose.jinja"
     short.write_text("{{ prompt }} A:{{ first }} B:{{ second }} {{ principle }}")
     mine = tmp_path / "mine.yaml"
-    mine.write_text("- {name: a, critique: Why?, revision: Better?, choose: Which?}\n")
+    mine.write_text("- {name: a, critique: W, revision: B, choose: Which one}\n")
     judge = f"{{judge: {{policy: sft, templates: {{choose: '{short}'}}}}, principles: '{mine}'}}"
     made, _ = run_tiny(start, f"stages.ai.annotators={judge}", text=HEAD + AI, only="ai")
     said = comparisons(made["ai"])

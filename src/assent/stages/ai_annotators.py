@@ -1,4 +1,4 @@
-"""Comparisons by a feedback model: each pair of a prompt's responses, in both orders, as soft labels (RLAIF, RL-CAI)."""
+"""Comparisons by a feedback model: all pairs of a prompt's responses, both orders, as soft labels (RLAIF, RL-CAI)."""
 
 import random
 from collections import Counter
