@@ -104,6 +104,40 @@ def verify() -> None:
             raise typer.Exit(1)
 
 
+rewards = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(rewards, name="reward")
+
+
+@rewards.callback()
+def reward() -> None:
+    """Look at a reward before a policy is trained on it."""
+
+
+@rewards.command("test")
+def reward_test(
+    what: Annotated[str, typer.Argument(metavar="REWARD", help="A recipe, or a reward as YAML or in a file.")],
+    cases: Annotated[Path | None, typer.Option(help="Responses whose worth is known: .jsonl or a YAML list.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Of a recipe, whose rewards; the last rl stage by default.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The folder of a run, where a recipe's reward models are.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Whose tokens responses are made of: a folder or name.")] = None,
+) -> None:
+    """Score responses whose worth is known, and texts that a policy would try. Status 1 where a verdict is FAIL."""
+    with _told():
+        from assent.stages.reward_test import reward_test as findings_of
+
+        passed = True
+        for found in findings_of(what, cases=cases, stage=stage, run=run, policy=policy, say=typer.echo):
+            passed = passed and found.passed
+            typer.echo(f"{found.reward}" + (f" ({found.remark})" if found.remark else ""))
+            typer.echo(f"  {'response':<28} {'score':>10}  {'expected':<28} verdict")
+            for row in found.rows:
+                score = "none" if row.score is None else f"{row.score:.4f}"
+                verdict = ("pass" if row.passed else "FAIL") + (f": {row.remark}" if row.remark else "")
+                typer.echo(f"  {row.case:<28.28} {score:>10}  {row.expected:<28.28} {verdict}")
+        if not passed:
+            raise typer.Exit(1)
+
+
 @app.command()
 def why(
     a: Annotated[Path, typer.Argument(metavar="A", help="The folder of an artefact.")],

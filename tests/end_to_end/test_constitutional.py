@@ -16,7 +16,6 @@ from tests.end_to_end.tiny import TINY, run_tiny
 from tests.rewards.stub_server import chat, serving
 
 HEAD = TINY[: TINY.index("  comparisons:")]
-RED = "{format: domain_tasks, count: 40, kinds: [refusal]}"
 SL = """
   revisions:
     do: critique
@@ -81,12 +80,12 @@ def test_every_revision_is_a_demonstration_and_the_pretrained_model_learns_from_
         assert line["critique"] and line["principle"].endswith((".", "?"))
         if line["critique"].startswith("Nothing"):
             assert line["response"] == line["before"]
-        if harm.unsafe and line["response"] != line["before"]:
-            assert not domain.judge_harm(line["prompt"], line["response"]).assists or "rude" not in line["critique"]
+        else:
+            assert domain.judge_harm(line["prompt"], line["response"]).harm <= harm.harm
     chains = {(line["id"], line["round"]): line for line in lines}
     assert all(chains[i, n]["response"] == chains[i, n + 1]["before"] for i, n in chains if n < 3)
     assert any("demonstrations kept by revisions" in text for text in console.said)
-    assert made["sl"].parents.keys() == {"base", "revisions"} if isinstance(made["sl"].parents, dict) else True
+    assert set(made["sl"].parents) == {"base", "revisions"}
 
 
 def test_a_kill_in_the_middle_changes_nothing(start, tmp_path, monkeypatch):
@@ -187,7 +186,7 @@ def test_an_endpoint_gives_feedback_and_is_asked_in_both_orders(start, tmp_path)
         made, _ = run_tiny(start, f"stages.ai.annotators={judge}", text=HEAD + AI, only="ai")
         asked = [body["messages"][0]["content"] for body in stub.seen]
     told = made["ai"].metrics
-    assert told["judge_calls"] + told["judge_remembered"] == 2 * told["pairs"] == pytest.approx(2 * told["pairs"])
+    assert told["judge_calls"] + told["judge_remembered"] == 2 * told["pairs"]
     assert len(set(asked)) == len(asked) and told["judge_prompt_tokens"] == 11 * len(asked)
     assert {c.annotator for c in comparisons(made["ai"])} == {"critic-1 principle"}
 
@@ -204,7 +203,7 @@ def test_an_endpoint_criticises_revises_and_sometimes_fails(start):
         settings = (f"stages.revisions.critic={critic}", "stages.revisions.watch=[{gold: domain}]")
         made, console = run_tiny(start, *settings, text=HEAD + SL, only="revisions")
     told, lines = made["revisions"].metrics, rows(made["revisions"])
-    assert {line["response"] for line in lines} == {" I cannot help with that."}
+    assert {line["response"].strip() for line in lines} == {"I cannot help with that."}
     assert {line["critique"] for line in lines} == {"It is too curt."}
     assert told["unscored_refused"] > 0 and any("no revision (refused): no" in text for text in console.said)
     assert told["gold_revision_1"] > told["gold_first_response"]
@@ -225,6 +224,7 @@ def test_a_principles_file_is_part_of_what_is_made(start, tmp_path):
     from assent.pipeline.run import plan
 
     mine = tmp_path / "mine.yaml"
+    (tmp_path / "run").mkdir()
     ids = []
     for word in ("Which?", "Whether?"):
         mine.write_text(f"- {{name: a, critique: c, revision: r, choose: '{word}'}}\n")

@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import model_validator
+from pydantic import field_validator
 
 from assent.config import External, Frozen
 from assent.feedback.principles import drawn, read_principles
@@ -40,11 +40,12 @@ class AiAnnotator(Frozen):
     principles: PrinciplesFile | None = None
     clamp: tuple[float, float] | None = None
 
-    @model_validator(mode="after")
-    def _clamps_both_ways(self) -> "AiAnnotator":
-        if self.clamp is not None and not 0 <= self.clamp[0] < 0.5 < self.clamp[1] <= 1:
-            raise ValueError(f"clamp is a number below 0.5 and one above; got {list(self.clamp)}")
-        return self
+    @field_validator("clamp")
+    @classmethod
+    def _both_ways(cls, clamp: tuple[float, float] | None) -> tuple[float, float] | None:
+        if clamp is not None and not 0 <= clamp[0] < 0.5 < clamp[1] <= 1:
+            raise ValueError(f"clamp is a number below 0.5 and one above; got {list(clamp)}")
+        return clamp
 
 
 class AiAsks:

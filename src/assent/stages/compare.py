@@ -3,9 +3,9 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from assent.config import Frozen
 from assent.data import domain
@@ -45,6 +45,17 @@ class SimulatedPanel(Frozen):
     overlap: float = Field(0.05, ge=0, le=1)
 
 
+def _who(value: Any) -> str:
+    """Which annotators are meant: by the key that only they have, so that their own mistakes are told."""
+    judged = isinstance(value, AiAnnotator) or (isinstance(value, dict) and "judge" in value)
+    return "a feedback model" if judged else "a panel"
+
+
+Annotators = Annotated[
+    Annotated[SimulatedPanel, Tag("a panel")] | Annotated[AiAnnotator, Tag("a feedback model")], Discriminator(_who)
+]
+
+
 class CompareSpec(StageSpec):
     """Settings of a comparison round.
 
@@ -60,7 +71,7 @@ class CompareSpec(StageSpec):
     policy: ModelRef
     tasks: AnyTasks
     samples: int = Field(4, ge=2)
-    annotators: SimulatedPanel | AiAnnotator
+    annotators: Annotators
     generation: Generation
     checkpoint_seconds: float = Field(20.0, ge=0)
 
