@@ -49,6 +49,13 @@ ALGORITHMS = {
     "rloo": "{name: rloo, minibatches: 2}",
     "grpo": "{name: grpo, epochs: 2, minibatches: 2}",
     "dr_grpo": "{name: grpo, scale_by_std: false, reduction: {name: constant, tokens: 6}}",
+    "grpo_with_exact_kl": "{name: grpo, leash: {name: exact}, importance_cap: 2.0}",
+    "reinforce": "{name: reinforce, minibatches: 2, to_go: true}",
+    "reinforce_pp": "{name: reinforce_pp, minibatches: 2, importance_cap: 2.0}",
+    "reinforce_pp_baseline": "{name: reinforce_pp_baseline, minibatches: 2}",
+    "remax": "{name: remax, minibatches: 2}",
+    "cispo": "{name: cispo, epochs: 2, leash: {name: k2}}",
+    "online_dpo": "{name: online_dpo, minibatches: 2}",
     "gspo": "{name: grpo, sequence_ratio: true, clip_low: 0.0003, clip_high: 0.0004}",
 }
 
@@ -65,7 +72,8 @@ def test_it_trains_without_a_critic(start, name):
     folder = artefacts["tuned"].folder
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 3 and not (folder / "critic").exists()
-    assert all(0 <= line["group/no_signal"] <= 1 and math.isfinite(line["grad_norm"]) for line in lines)
+    assert all(0 <= line.get("group/no_signal", 0.0) <= 1 and math.isfinite(line["grad_norm"]) for line in lines)
+    assert all(("greedy/score" in line) == (name == "remax") for line in lines)
     assert not any("value" in key or "critic" in key for line in lines for key in line)
     checks = {c["name"]: c["outcome"] for c in json.loads((folder / "first_batch.json").read_text())["checks"]}
     assert {checks[n] for n in ("D1", "D2", "D3", "D4", "D5", "D7", "D8")} == {"passed"}
@@ -93,6 +101,12 @@ def test_ppo_is_what_no_name_means():
         (["algorithm={name: grpo, reduction: {name: constant, token: 9}}", "samples_per_prompt=2"], "'tokens'"),
         (["algorithm={name: rloo}"], "samples_per_prompt must be at least 2; got 1"),
         (["algorithm={name: rloo}", "samples_per_prompt=2", "critic={start: trunk}"], "rloo has no critic"),
+        (["algorithm={name: reinforce}", "critic={start: trunk}"], "reinforce has no critic"),
+        (["algorithm={name: cispo}"], "cispo compares the responses .* at least 2; got 1"),
+        (["algorithm={name: online_dpo}"], "online_dpo compares the responses .* at least 2; got 1"),
+        (["algorithm={name: reinforce_pp_baseline}"], "reinforce_pp_baseline compares .* at least 2; got 1"),
+        (["algorithm={name: online_dpo}", "samples_per_prompt=2", "kl={coefficient: 0}"], "beta is kl.coefficient"),
+        (["algorithm={name: grpo, leash: {name: k4}}", "samples_per_prompt=2"], "leash"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(overrides, says):
