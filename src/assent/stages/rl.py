@@ -290,13 +290,15 @@ def _scoring(
 
 def derive(spec: RlSpec) -> Mapping[str, Number]:
     rollouts = spec.prompts_per_step * spec.samples_per_prompt
+    greedy = {"greedy responses per step": spec.prompts_per_step} if spec.algorithm.uses_greedy else {}
     return {
         "rollouts per step": rollouts,
         "episodes": rollouts * spec.steps,
         "updates per step": spec.algorithm.epochs * spec.algorithm.minibatches,
         "updates": spec.steps * spec.algorithm.epochs * spec.algorithm.minibatches,
         "sequences per update": -(-rollouts // spec.algorithm.minibatches),
-        "most tokens sampled": rollouts * spec.steps * spec.generation.max_new_tokens,
+        **greedy,
+        "most tokens sampled": (rollouts + sum(greedy.values())) * spec.steps * spec.generation.max_new_tokens,
     }
 
 
