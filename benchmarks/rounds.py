@@ -178,6 +178,8 @@ def rate_of(w: Mapping[str, Any]) -> float:
 
 def shown(values: Sequence[float]) -> str:
     """Mean and 95 % t interval over seeds."""
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
     e = mean_interval(values)
     assert e.value is not None
     return f"{e.value:.3f}" + (f" [{e.interval.low:.3f}, {e.interval.high:.3f}]" if e.interval else "")
