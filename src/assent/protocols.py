@@ -75,6 +75,10 @@ class Forward(Protocol):
         """The scalar model's score at the last token of each sequence, [B]."""
         ...
 
+    def step_scores(self, sequences: Sequences, at_BT: Tensor) -> Tensor:
+        """The scalar model's score at the named response tokens, which it has read, [B, T]; 0 elsewhere."""
+        ...
+
 
 class OfflineAlgorithm(Protocol[B_in]):
     """Batches of data to a loss: pretraining, SFT, reward models, direct alignment."""

@@ -205,7 +205,66 @@ class Judgement:
     ended: bool = True
 
 
-Record = Document | Demonstration | Task | Comparison | Judgement
+class Rating(StrEnum):
+    """What an annotator says of one step (Lightman et al., arXiv 2305.20050: -1, 0 and +1)."""
+
+    BAD = "bad"
+    NEUTRAL = "neutral"
+    GOOD = "good"
+
+
+StepLabel = Rating | float | None
+"""A rating, a share of completions that ended right (0 to 1), or None where nobody said."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSolution:
+    """A solution cut into steps, and what is known of each of them.
+
+    Args:
+        id: unique within its data set.
+        prompt: what was asked.
+        steps: the texts of the steps, delimiters included: joined together they are the response, to the character.
+        labels: one for each step; None where nobody said, as after the first error where labelling stops there.
+        correct: whether the final answer is right; None when unknown.
+        annotator: who labelled; empty when unknown.
+        kind: slice label of the prompt, empty when unknown.
+        ended: whether the response came to its end by itself rather than at a length limit.
+
+    Raises:
+        ValueError: there is no step, a step is empty, labels and steps differ in number, or a share is outside [0, 1].
+    """
+
+    id: str
+    prompt: PromptText
+    steps: tuple[str, ...]
+    labels: tuple[StepLabel, ...]
+    correct: bool | None = None
+    annotator: str = ""
+    kind: str = ""
+    ended: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.steps or not all(self.steps) or len(self.labels) != len(self.steps):
+            raise ValueError(
+                f"a solution needs steps with text and one label for each; got {len(self.steps)} steps, "
+                f"{len(self.labels)} labels in {self.id!r}; mark a step without a label as None"
+            )
+        for label in self.labels:
+            if isinstance(label, float) and not 0 <= label <= 1:
+                raise ValueError(f"a share must be in [0, 1]; got {label} in {self.id!r}; mend the label")
+
+    @property
+    def response(self) -> str:
+        return "".join(self.steps)
+
+    @property
+    def first_error(self) -> int | None:
+        """Index of the first step that is bad, or of which no completion ended right; None where there is none."""
+        return next((i for i, label in enumerate(self.labels) if label is Rating.BAD or label == 0.0), None)
+
+
+Record = Document | Demonstration | Task | Comparison | Judgement | LabelledSolution
 """What a data artefact holds, one JSON line each."""
 
 
@@ -239,4 +298,19 @@ def comparison_from_json(row: dict) -> Comparison:
         row["kind"],
         tuple(row["ended"]),
         tuple(row.get("unsafe", ())),
+    )
+
+
+def solution_from_json(row: dict) -> LabelledSolution:
+    """Inverse of `to_json` for labelled solutions."""
+    labels = tuple(Rating(x) if isinstance(x, str) else None if x is None else float(x) for x in row["labels"])
+    return LabelledSolution(
+        row["id"],
+        prompt_from_json(row["prompt"]),
+        tuple(row["steps"]),
+        labels,
+        row["correct"],
+        row["annotator"],
+        row["kind"],
+        row["ended"],
     )

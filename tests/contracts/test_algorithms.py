@@ -23,6 +23,7 @@ from assent.algorithms.online_dpo import OnlineDPO
 from assent.algorithms.orpo import ORPO
 from assent.algorithms.ppo import PPO
 from assent.algorithms.ppo_lagrangian import PPOLagrangian
+from assent.algorithms.process_reward import ProcessReward
 from assent.algorithms.reinforce import Reinforce
 from assent.algorithms.reinforce_pp import ReinforcePP
 from assent.algorithms.reinforce_pp_baseline import ReinforcePPBaseline
@@ -47,6 +48,7 @@ from assent.types import (
     ReferencedPairBatch,
     SequenceMean,
     Sequences,
+    StepBatch,
     TokenBatch,
     TokenMean,
     UnpairedBatch,
@@ -83,6 +85,15 @@ def comparisons(seed: int) -> ComparisonBatch:
 
 COUNTS, CHOSEN, REJECTED = [2, 4, 3, 1, 2], [0, 2, 2, 4, 5, 6, 8, 10], [1, 3, 4, 3, 2, 7, 6, 11]
 """Five prompts, the second with four responses in four pairs, the fourth with a response in no pair."""
+
+
+def steps(seed: int) -> StepBatch:
+    """Every second solution has a label on its first token, all on their last: hard ones and shares."""
+    sequences = sequences_of(9, seed)
+    at = torch.arange(2) == sequences.response_lengths_B[:, None] - 1
+    at[::2, 0] = True
+    shares = torch.rand(at.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return StepBatch(sequences, at, torch.where(at, torch.where(shares > 0.7, 1.0, shares), 0.0))
 
 
 def pairs(seed: int) -> PairBatch:
@@ -159,6 +170,7 @@ CASES: dict[str, Case] = {
     "sft": (SFT(), tokens),
     "reward_model": (RewardModel(), comparisons),
     "reward_model centred": (RewardModel(centering=0.01), comparisons),
+    "process_reward": (ProcessReward(), steps),
     "dpo": (DPO(), referenced_pairs),
     "dpo with every option": (DPO(beta=0.5, label_smoothing=0.1, nll_weight=0.2), referenced_pairs),
     "dpo length-normalised": (DPO(beta=5.0, length_normalised=True), referenced_pairs),
@@ -243,7 +255,7 @@ def test_the_order_of_units_changes_nothing(case):
     torch.testing.assert_close(gradient(algorithm, [shuffled]), gradient(algorithm, [batch]), rtol=1e-9, atol=1e-12)
 
 
-POISONED = ("advantages_BT", "returns_BT", "old_logprobs_BT", "ref_logprobs_BT", "old_values_BT", "weights_BT",
+POISONED = ("labels_BT", "advantages_BT", "returns_BT", "old_logprobs_BT", "ref_logprobs_BT", "old_values_BT", "weights_BT",
             "old_cost_values_BT", "cost_returns_BT")  # fmt: skip
 
 

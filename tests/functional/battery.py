@@ -271,6 +271,21 @@ def reward(m: ModuleType) -> None:
     refuses(lambda: m.soft_bradley_terry(f64([2.0]), f64([1.0]), f64([1.2])))
 
 
+def process(m: ModuleType) -> None:
+    logits = f64([0.0, math.log(3.0), math.log(1 / 3), math.log(3.0)])  # probabilities 1/2, 3/4, 1/4, 3/4
+    same(m.log_product(logits), math.log(9 / 128))
+    same(m.minimum(logits), 0.25)
+    same(m.running_product(logits), [1 / 2, 3 / 8, 3 / 32, 9 / 128])
+    same(m.running_minimum(logits), [1 / 2, 1 / 2, 1 / 4, 1 / 4])
+    same(m.differences(f64([0.5, 0.75, 0.25])), [0.5, 0.25, -0.5])
+    assert m.log_product(torch.full((2000,), -1.0)).isfinite() and m.log_product(torch.tensor([0.0]).half()).dtype == (
+        torch.float32
+    )
+    for function in (m.log_product, m.minimum, m.running_product, m.running_minimum, m.differences):
+        refuses(lambda f=function: f(f64([])))
+        refuses(lambda f=function: f(f64([[1.0]])))
+
+
 def combine(m: ModuleType) -> None:
     safe, helpful = f64([0.149, 0.15, 0.9, 0.0]), f64([0.7, 0.7, 0.2, 0.5])
     got = m.llama2_gate(safe, helpful, torch.tensor([False, False, True, True]))

@@ -190,6 +190,16 @@ SLIPS = [
         '"flip_probability", flip_probability, low=0.0, high=0.5, open_high=True',
         '"flip_probability", flip_probability, low=0.0, high=0.5',
     ),
+    # process
+    ("process", "F.logsigmoid(as_float(logits_S)).sum()", "F.logsigmoid(as_float(logits_S)).mean()"),
+    ("process", "F.logsigmoid(as_float(logits_S)).sum()", "as_float(logits_S).sigmoid().prod().log()"),
+    ("process", "sigmoid().min()", "min()"),
+    ("process", "sigmoid().min()", "sigmoid().max()"),
+    ("process", "cumsum(0).exp()", "cumsum(0)"),
+    ("process", "cumsum(0).exp()", "flip(0).cumsum(0).flip(0).exp()"),
+    ("process", "cummin(0).values", "cummax(0).values"),
+    ("process", "new_zeros(1)", "new_ones(1)"),
+    ("process", "if x_S.numel() == 0:", "if x_S.numel() < 0:"),
     # reward
     ("reward", "as_float(rejected_B) - margin", "as_float(rejected_B) + margin"),
     ("reward", "ranks_K[:, None] < ranks_K[None, :]", "ranks_K[:, None] > ranks_K[None, :]"),

@@ -233,6 +233,19 @@ def test_values_are_read_before_each_token_and_scores_at_the_last(scalar, rows, 
         assert (values_BT[b, n:] == 0).all()
 
 
+def test_step_scores_are_those_of_the_prefix(scalar, rows, sequences):
+    """A step is scored as if the response ended with it: what follows is not read, and nothing else is scored."""
+    at_BT = torch.zeros_like(sequences.mask_BT)
+    at_BT[0, [1, 4]] = at_BT[1, 0] = at_BT[2, [0, 3, 8]] = True  # the fourth row has no step
+    scores_BT = scalar.step_scores(sequences, at_BT)
+    assert torch.equal(scores_BT != 0, at_BT)
+    for b, (prompt, response) in enumerate(zip(*rows, strict=True)):
+        for t in at_BT[b].nonzero()[:, 0].tolist():
+            alone = Sequences.of([prompt], [response[: t + 1]])
+            torch.testing.assert_close(scores_BT[b, t], scalar.last_scores(alone)[0], **TOLERANCE)
+    torch.testing.assert_close(scalar.step_scores(widened(sequences, 4, 9), at_BT), scores_BT, **TOLERANCE)
+
+
 def test_flips(scalar, sequences):
     """The last word changes the score; padding does not; a token changes only the values after it."""
     values_BT, scores_B = scalar.token_values(sequences), scalar.last_scores(sequences)

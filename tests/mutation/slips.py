@@ -56,6 +56,16 @@ SLIPS: dict[str, Slips] = {
             ("index_add(0, batch.group_P, per_pair)", "index_add(0, 0 * batch.group_P, per_pair)"),
         ),
     ),
+    "process_reward": Slips(
+        ("tests/oracle/test_process_reward.py", "tests/contracts"),
+        (
+            ("forward.step_scores(batch.sequences, labelled)", "-forward.step_scores(batch.sequences, labelled)"),
+            ("torch.where(labelled, batch.labels_BT, 0.0)", "batch.labels_BT"),
+            ("Loss(per_step, labelled,", "Loss(per_step, batch.sequences.mask_BT,"),
+            ("(logits_BT > 0) ==", "(logits_BT < 0) =="),
+            ("Mean.of(logits_BT.sigmoid(), labelled)", "Mean.of(logits_BT, labelled)"),
+        ),
+    ),
     "dpo": Slips(
         PAIRS,
         (

@@ -10,9 +10,9 @@ from assent.config import Frozen
 from assent.data.readers import LeftOut, OnBadRow, ReadReport, read_records
 from assent.data.rows import Row, read_rows
 from assent.data.splits import hold_out
-from assent.records import Comparison, Demonstration, Document, Judgement, Task
+from assent.records import Comparison, Demonstration, Document, Judgement, LabelledSolution, Task
 
-R = TypeVar("R", Document, Demonstration, Comparison, Judgement, Task)
+R = TypeVar("R", Document, Demonstration, Comparison, Judgement, Task, LabelledSolution)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from assent.errors import DataError
-from assent.records import Comparison, Demonstration, Document, Judgement, PromptText, Task
+from assent.records import Comparison, Demonstration, Document, Judgement, LabelledSolution, PromptText, Task
 
-Record = Document | Demonstration | Comparison | Judgement | Task
+Record = Document | Demonstration | Comparison | Judgement | Task | LabelledSolution
 R = TypeVar("R", bound=Record)
 
 

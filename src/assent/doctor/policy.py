@@ -93,6 +93,9 @@ class Overheard:
     def scores(self, sequences: Sequences) -> Tensor:
         return self.forward.scores(sequences)
 
+    def step_scores(self, sequences: Sequences, at_BT: Tensor) -> Tensor:
+        return self.forward.step_scores(sequences, at_BT)
+
     def _keep(self, logprobs_BT: Tensor) -> Tensor:
         self.given.append(logprobs_BT.detach())
         return logprobs_BT

@@ -101,6 +101,13 @@ class TableForward:
         ids = sequences.response_ids_BT
         return self.tables.scores_XVV[sequences.token_ids_BL[:, 0], ids[:, 0], ids[:, 1]]
 
+    def step_scores(self, sequences: Sequences, at_BT: Tensor) -> Tensor:
+        """Of the first token by the value of the state it leads to, of the second by the score of the response."""
+        ids, prompt = sequences.response_ids_BT, sequences.token_ids_BL[:, 0]
+        first_B1 = self.tables.values_XS[prompt, 1 + ids[:, 0]][:, None]
+        second_BV = self.tables.scores_XVV[prompt, ids[:, 0]]
+        return torch.where(at_BT, torch.cat([first_B1, second_BV.gather(1, ids[:, 1:])], 1), 0.0)
+
 
 class TableEngine:
     """Implements `protocols.Engine` on `Tables`: exact inverse-CDF sampling of both tokens."""

@@ -6,7 +6,7 @@ No token id has a meaning here, so the pad token may equal any other.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, TypeVar
 
 import torch
@@ -159,6 +159,15 @@ class ScalarModel(nn.Module):
     def raw_scale(self) -> RawScale:
         """From its scores back to the raw ones, the logits of its training."""
         return raw_scale(self.model.config)
+
+    def step_scores(self, sequences: Sequences, at_BT: Tensor) -> Tensor:
+        """Score at the named response tokens, which have read themselves and all before them, `[B, T]`; 0 elsewhere.
+
+        Args:
+            at_BT: bool, True at the last token of a step; only on included tokens.
+        """
+        places = Places.of(replace(sequences, mask_BT=at_BT))
+        return places.spread(self._read(hidden_at(self.model, sequences, places.row_N, places.before_N + 1)))
 
     @torch.no_grad()
     def become_cost(self) -> None:
@@ -339,6 +348,25 @@ class ModelForward:
 
     def scores(self, sequences: Sequences) -> Tensor:
         return _given(self._scalar, "scalar").last_scores(sequences)
+
+    def step_scores(self, sequences: Sequences, at_BT: Tensor) -> Tensor:
+        return step_reader(_given(self._scalar, "scalar")).step_scores(sequences, at_BT)
+
+
+def step_reader(scalar: object) -> ScalarModel:
+    """The model, as one that can be asked for the score of a step.
+
+    Raises:
+        ContractError: it reads a whole response at once.
+    """
+    if not isinstance(scalar, ScalarModel):
+        raise ContractError(
+            "this model has no score of a step",
+            got=f"{type(scalar).__name__}, which reads a whole response at once",
+            why="the score of a step would depend on the steps after it, which are not yet written when it is rewarded",
+            fix="use a decoder as a process reward model",
+        )
+    return scalar
 
 
 def _given(part: T | None, role: str) -> T:

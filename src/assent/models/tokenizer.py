@@ -7,8 +7,10 @@ would be tokenised. `boundary_report` counts how often that differs.
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors, trainers
@@ -16,6 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from assent.errors import ArtefactError, ConfigError, ContractError, DataError
 from assent.records import Message, PromptText
+from assent.types import ends_by_text
 
 GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
 PROBE_TEXTS = (
@@ -306,6 +309,35 @@ def closing_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int]:
             fix="use the tokenizer that the encoder was trained with",
         )
     return (int(tokenizer.sep_token_id),)
+
+
+def step_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], steps: Sequence[str]) -> tuple[int, ...]:
+    """Index of the last token of each step of an encoded response, the last step reaching to its end.
+
+    By the decoded text where the tokenizer keeps text, else (lower-casing, dropped spaces) by the places in the text
+    that a fast tokenizer gives for its tokens.
+
+    Args:
+        ids: of the response, from `encode_response` or `encode_dialogue_response`.
+        steps: texts that join to the response.
+
+    Raises:
+        ContractError: neither way is open.
+    """
+    text = "".join(steps)
+    if tokenizer.decode(list(ids), skip_special_tokens=True) == text:
+        return ends_by_text(ids, steps, lambda some: str(tokenizer.decode(list(some), skip_special_tokens=True)))
+    plain = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True) if tokenizer.is_fast else None
+    if plain is None or list(plain["input_ids"]) != list(ids[: len(plain["input_ids"])]):
+        raise ContractError(
+            "the ends of the steps cannot be found among the tokens",
+            got=f"{type(tokenizer).__name__}, for {text[:80]!r}",
+            why="a label or a reward would fall on another step",
+            fix="use a fast tokenizer, or one whose decoded text is the text that was encoded",
+        )
+    starts = [start for start, _ in plain["offset_mapping"]]
+    reached = accumulate(len(step) for step in steps[:-1])
+    return (*(max(bisect_left(starts, place) - 1, 0) for place in reached), len(ids) - 1)
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:

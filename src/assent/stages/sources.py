@@ -19,10 +19,12 @@ from assent.records import (
     Demonstration,
     Document,
     Judgement,
+    LabelledSolution,
     Task,
     comparison_from_json,
     prompt_from_json,
 )
+from assent.stages.step_sources import ArithmeticDemonstrations, ArithmeticDocuments, ArithmeticTasks
 
 SELECTED = "demonstrations.jsonl"
 """What a `select` stage kept."""
@@ -30,7 +32,7 @@ SELECTED = "demonstrations.jsonl"
 SHARE_SEED = 1
 """Of the draw of a share; not the seed that holds prompts out, of which a share would then hold none."""
 
-R = TypeVar("R", Document, Demonstration, Task, Comparison, Judgement)
+R = TypeVar("R", Document, Demonstration, Task, Comparison, Judgement, LabelledSolution)
 R_made = TypeVar("R_made", covariant=True)
 
 
@@ -150,12 +152,17 @@ class Filed(Protocol[R]):
     def read(self) -> DataSet[R]: ...
 
 
-AnyDocuments = Annotated[DomainDocuments | files.Text, Field(discriminator="format")]
+AnyDocuments = Annotated[DomainDocuments | ArithmeticDocuments | files.Text, Field(discriminator="format")]
 AnyDemonstrations = Annotated[
-    DomainDemonstrations | SelectedDemonstrations | PooledDemonstrations | files.Demonstrations | files.Messages,
+    DomainDemonstrations
+    | ArithmeticDemonstrations
+    | SelectedDemonstrations
+    | PooledDemonstrations
+    | files.Demonstrations
+    | files.Messages,
     Field(discriminator="format"),
 ]
-AnyTasks = Annotated[DomainTasks | ListedTasks | files.Tasks, Field(discriminator="format")]
+AnyTasks = Annotated[DomainTasks | ArithmeticTasks | ListedTasks | files.Tasks, Field(discriminator="format")]
 AnyComparisons = Annotated[
     StageComparisons
     | files.Pairs

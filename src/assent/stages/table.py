@@ -3,9 +3,25 @@
 from collections.abc import Mapping
 
 from assent.pipeline.recipe import Stage
-from assent.stages import accept, align, compare, critique, evaluate, pretrain, report, reward_model, rl, select, sft
+from assent.stages import (
+    accept,
+    align,
+    compare,
+    critique,
+    evaluate,
+    label_steps,
+    pretrain,
+    process_reward,
+    report,
+    reward_model,
+    rl,
+    select,
+    sft,
+)
 
-TABLE: Mapping[str, Stage] = {
-    module.STAGE.kind: module.STAGE
-    for module in (pretrain, sft, compare, critique, reward_model, align, rl, select, evaluate, accept, report)
-}
+STAGES = (
+    *(pretrain, sft, compare, critique, reward_model, label_steps, process_reward),
+    *(align, rl, select, evaluate, accept, report),
+)
+
+TABLE: Mapping[str, Stage] = {module.STAGE.kind: module.STAGE for module in STAGES}

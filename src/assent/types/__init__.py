@@ -48,6 +48,7 @@ from assent.types.rollouts import (
     ScoreEvent,
     ScoreEvents,
 )
+from assent.types.steps import Delimited, StepBatch, ends_by_text, texts_of
 
 __all__ = [
     "ActorCriticOutputs",
@@ -60,6 +61,7 @@ __all__ = [
     "ConstrainedExperience",
     "CostScored",
     "CriticScored",
+    "Delimited",
     "Experience",
     "JudgedRollout",
     "LeashedOutputs",
@@ -86,10 +88,13 @@ __all__ = [
     "SequenceMean",
     "Sequences",
     "SharedPrompts",
+    "StepBatch",
     "TokenBatch",
     "TokenMean",
     "TokenOutputs",
     "UnpairedBatch",
     "add_metrics",
+    "ends_by_text",
     "in_twos",
+    "texts_of",
 ]

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from assent.stages.scorers.arithmetic import ArithmeticRef
 from assent.stages.scorers.base import OfModels, ScorerSpec, Weighted, named_apart, watched, weighted
 from assent.stages.scorers.classifier import ClassifierRef
 from assent.stages.scorers.ensemble import EnsembleRef
@@ -11,6 +12,7 @@ from assent.stages.scorers.function import FunctionRef
 from assent.stages.scorers.gate import GateRef
 from assent.stages.scorers.gold import GoldRef, gold_of
 from assent.stages.scorers.judge import JudgeRef
+from assent.stages.scorers.process import ProcessRewardRef
 from assent.stages.scorers.remote import RemoteRef
 from assent.stages.scorers.reward_model import CostModelRef, RewardModelRef
 from assent.stages.scorers.rule import RuleRef
@@ -18,6 +20,7 @@ from assent.stages.scorers.rule import RuleRef
 RewardSpec = Annotated[
     RewardModelRef
     | CostModelRef
+    | ProcessRewardRef
     | FunctionRef
     | ClassifierRef
     | GateRef
@@ -25,11 +28,13 @@ RewardSpec = Annotated[
     | RuleRef
     | RemoteRef
     | JudgeRef
-    | GoldRef,
+    | GoldRef
+    | ArithmeticRef,
     Field(union_mode="left_to_right"),
 ]
 
 __all__ = [
+    "ArithmeticRef",
     "ClassifierRef",
     "CostModelRef",
     "EnsembleRef",
@@ -38,6 +43,7 @@ __all__ = [
     "GoldRef",
     "JudgeRef",
     "OfModels",
+    "ProcessRewardRef",
     "RemoteRef",
     "RewardModelRef",
     "RewardSpec",

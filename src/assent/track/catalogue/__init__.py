@@ -17,6 +17,7 @@ from assent.track.catalogue.align import ALIGN
 from assent.track.catalogue.declare import Metric, Range, Section
 from assent.track.catalogue.judges import JUDGES
 from assent.track.catalogue.online import OBJECTIVE, REWARD, ROLLOUTS, UPDATE
+from assent.track.catalogue.process_reward import PROCESS_REWARD
 from assent.track.catalogue.reward_model import REWARD_MODEL
 from assent.track.catalogue.scores import CONSTRAINT, SCORES
 from assent.track.catalogue.training import OFFLINE, TRAINING, USERS
@@ -32,6 +33,7 @@ SECTIONS = (
     UPDATE,
     OFFLINE,
     REWARD_MODEL,
+    PROCESS_REWARD,
     ALIGN,
     JUDGES,
     TRAINING,

@@ -1,0 +1,61 @@
+"""Where sums and labelled solutions come from: the embedded domain, an earlier stage, or files."""
+
+import json
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from assent.config import Frozen
+from assent.data import solution_formats as solved
+from assent.data.domain import arithmetic
+from assent.pipeline.references import Reference
+from assent.pipeline.run import StageContext
+from assent.records import Demonstration, Document, LabelledSolution, Task, solution_from_json
+
+
+class ArithmeticDocuments(Frozen):
+    """Pretraining text of the embedded domain's sums: `{format: arithmetic_documents, count: 12000}`."""
+
+    format: Literal["arithmetic_documents"]
+    count: int = Field(gt=0)
+
+    def records_for(self, context: StageContext) -> list[Document]:
+        return list(arithmetic.documents(self.count, seed=context.seed))
+
+
+class ArithmeticDemonstrations(Frozen):
+    """Sums worked out by people in a hurry."""
+
+    format: Literal["arithmetic_demonstrations"]
+    count: int = Field(gt=0)
+
+    def records_for(self, context: StageContext) -> list[Demonstration]:
+        return arithmetic.demonstrations(self.count, seed=context.seed)
+
+
+class ArithmeticTasks(Frozen):
+    """Sums to work out, with their answers; `held_out` ones are disjoint from every training sum by construction."""
+
+    format: Literal["arithmetic_tasks"]
+    count: int = Field(gt=0)
+    split: Literal["train", "held_out"] = "train"
+
+    def records_for(self, context: StageContext) -> list[Task]:
+        return arithmetic.tasks(self.count, seed=context.seed, split=self.split)
+
+
+class StageSolutions(Frozen):
+    """The solutions that an earlier `label_steps` stage labelled."""
+
+    format: Literal["stage"]
+    stage: Annotated[str, Reference()]
+
+    def records_for(self, context: StageContext) -> list[LabelledSolution]:
+        path = context.inputs[self.stage].folder / "solutions.jsonl"
+        return [solution_from_json(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+AnySolutions = Annotated[
+    StageSolutions | solved.Solutions | solved.PrmBench | solved.Prm800k | solved.GsmSolutions,
+    Field(discriminator="format"),
+]
