@@ -255,8 +255,8 @@ def test_the_order_of_units_changes_nothing(case):
     torch.testing.assert_close(gradient(algorithm, [shuffled]), gradient(algorithm, [batch]), rtol=1e-9, atol=1e-12)
 
 
-POISONED = ("labels_BT", "advantages_BT", "returns_BT", "old_logprobs_BT", "ref_logprobs_BT", "old_values_BT", "weights_BT",
-            "old_cost_values_BT", "cost_returns_BT")  # fmt: skip
+POISONED = ("labels_BT", "advantages_BT", "returns_BT", "old_logprobs_BT", "ref_logprobs_BT", "old_values_BT",
+            "weights_BT", "old_cost_values_BT", "cost_returns_BT")  # fmt: skip
 
 
 def test_what_is_masked_changes_nothing_not_even_as_nan(case):
