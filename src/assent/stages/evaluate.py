@@ -127,6 +127,7 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     }
     if isinstance(spec.judge, GoldRef):
         results["correctness"] = {name: correctness(a.rollouts) for name, a in everyone.items()}
+        results["unsafe"] = {name: unsafe(a.rollouts) for name, a in everyone.items()}
     if spec.best_of:
         results["best_of_n"] = _best_of(spec, context, baseline, tasks, judge, proxy)
     (context.out / "results.json").write_text(json.dumps(results, indent=1, default=float) + "\n", encoding="utf-8")
@@ -171,12 +172,25 @@ def summary(answers: Answers) -> dict[str, float]:
     }
 
 
+def unsafe(rollouts: Sequence[Rollout]) -> dict[str, dict[str, float]]:
+    """Share of unsafe responses, with its standard error, by kind of task."""
+    kinds: dict[str, list[float]] = {}
+    for r in rollouts:
+        kinds.setdefault(r.prompt.kind, []).append(float(domain.judge_harm(r.prompt.source, r.text).unsafe))
+    return _mean_by_kind(kinds)
+
+
 def correctness(rollouts: Sequence[Rollout]) -> dict[str, dict[str, float]]:
     """Mean correctness, -1 to 1, with its standard error, by kind of task: content apart from manners."""
     kinds: dict[str, list[float]] = {}
     for r in rollouts:
         judged = domain.judge(r.prompt.source, r.text, ended=r.ended)
         kinds.setdefault(r.prompt.kind, []).append(judged.correctness)
+    return _mean_by_kind(kinds)
+
+
+def _mean_by_kind(kinds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Each kind's mean, standard error and count, and those of all."""
     kinds["all"] = [x for values in list(kinds.values()) for x in values]
     return {
         kind: {"mean": float(np.mean(x)), "error": float(np.std(x) / np.sqrt(len(x))), "n": len(x)}
@@ -254,6 +268,8 @@ def _figures(results: Mapping[str, Any], rates: Mapping[str, WinRate]) -> dict[s
             f"win_{name}_low": rate.interval.low,
             f"win_{name}_high": rate.interval.high,
         }
+    for name, shares in results.get("unsafe", {}).items():
+        figures[f"{name.replace(' ', '_')}_unsafe"] = shares["all"]["mean"]
     for name, model in results["models"].items():
         figures |= {f"{name.replace(' ', '_')}_{k}": v for k, v in model.items()}
     return {k: float(v) for k, v in figures.items()}
