@@ -84,13 +84,16 @@ def test_dynamic_sampling_leaves_no_group_without_signal_and_asks_nobody_twice(s
 
 
 def test_a_lag_of_one_samples_with_the_weights_before(start):
-    _, now = tuned(start, "now")
-    _, before = tuned(start, "before", "lag=1")
+    corrects = "algorithm={name: rloo, importance_cap: 2.0}"
+    _, now = tuned(start, "now", corrects)
+    _, before = tuned(start, "before", corrects, "lag=1")
     assert [line["sampler/lag"] for line in now] == [0, 0, 0, 0]
     assert [line["sampler/lag"] for line in before] == [0, 1, 1, 1]
     assert now[0] == before[0], "the first step has no weights before its own"
     assert all(line["sampler/gap_max"] < 1e-4 for line in now)
     assert all(line["sampler/gap_max"] > 1e-3 for line in before[1:]), "the policy has moved since"
+    assert all(abs(line["importance/mean"] - 1) < 1e-4 for line in now)
+    assert all(line["importance/mean"] != pytest.approx(1, abs=1e-5) for line in before[1:])
 
 
 def test_overlong_filtering_trains_on_what_ended(start):
@@ -121,7 +124,8 @@ def test_seconds_are_told_by_phase(start):
 # ------------------------------------------------------------------------------------------------ kill
 
 EVERYTHING = (
-    "steps=12", "dynamic_sampling={tries: 3}", "lag=1", "reference_update={name: ema, rate: 0.2}",
+    "steps=12", "dynamic_sampling={tries: 3}", "lag=1", "algorithm={name: rloo, importance_cap: 2.0}",
+    "reference_update={name: ema, rate: 0.2}",
     "average={decay: 0.9}", "exact_kl=true", "shaping={overlong: {longest: 6, cache: 4, weight: 0.1}}",
     "kl={coefficient: 0.1, target: 0.01, horizon: 100}",
     "optimization={optimizer: {name: adamw, lr: 0.001}, checkpoint_seconds: 0}",
@@ -198,6 +202,7 @@ def test_the_average_of_the_policy_is_what_is_saved(start):
         (["reference_update={name: ema, rate: 2.0}"], r"at a rate in \(0, 1\]"),
         (["dynamic_sampling={tries: 3}"], "samples_per_prompt must be at least 2; got 1"),
         (["dynamic_sampling={trys: 3}", "samples_per_prompt=2"], "did you mean 'tries'"),
+        (["lag=1"], "lag trains on tokens that older weights drew, and ppo takes them for the policy's own"),
         (["lag=-1"], "greater than or equal to 0"),
         (["shaping={overlong: {longest: 3, cache: 4}}"], "longest must be an integer of at least 5"),
     ],

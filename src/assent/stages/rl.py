@@ -72,7 +72,7 @@ class RlSpec(StageSpec):
         generation: how responses are drawn.
         dynamic_sampling: `{tries: 8}` replaces prompts whose responses all score the same; None keeps them.
         lag: steps that sampling runs ahead of training, as on a placement where the two work at the same time; needs
-            an algorithm that corrects for it.
+            an algorithm that corrects for it, with its `importance_cap` set.
         overlong_filter: responses that were cut off by their budget are not trained on.
         algorithm: `{name: grpo, ...}` and so on, PPO without a name, or one of your own: `{path: module:Class, ...}`.
         shaping: from score to what is trained on.
@@ -118,6 +118,16 @@ class RlSpec(StageSpec):
                 f"{name} compares the responses to one prompt, so samples_per_prompt must be at least {smallest}; "
                 f"got {self.samples_per_prompt}"
             )
+        if self.critic is not None and not self.algorithm.uses_critic:
+            raise ValueError(f"{name} has no critic, so `critic` would change nothing: delete it")
+        if isinstance(self.algorithm, OnlineDPO) and not self.kl.coefficient > 0:
+            raise ValueError(f"{name}'s beta is kl.coefficient, which must be above 0; got {self.kl.coefficient}")
+        if isinstance(self.algorithm, PPOLagrangian) != (self.constraint is not None):
+            raise ValueError(f"`constraint` and ppo_lagrangian need each other; got {name} and {self.constraint}")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_of_the_loop(self) -> Self:
         if self.dynamic_sampling is not None and self.samples_per_prompt < 2:
             raise ValueError(
                 "dynamic_sampling compares the responses to one prompt, so samples_per_prompt must be at least 2; "
@@ -128,12 +138,11 @@ class RlSpec(StageSpec):
                 "average and budget.limit exclude each other: the average would hold the weights that the budget rolls "
                 "back; leave one out"
             )
-        if self.critic is not None and not self.algorithm.uses_critic:
-            raise ValueError(f"{name} has no critic, so `critic` would change nothing: delete it")
-        if isinstance(self.algorithm, OnlineDPO) and not self.kl.coefficient > 0:
-            raise ValueError(f"{name}'s beta is kl.coefficient, which must be above 0; got {self.kl.coefficient}")
-        if isinstance(self.algorithm, PPOLagrangian) != (self.constraint is not None):
-            raise ValueError(f"`constraint` and ppo_lagrangian need each other; got {name} and {self.constraint}")
+        if self.lag and getattr(self.algorithm, "importance_cap", None) is None:
+            raise ValueError(
+                f"lag trains on tokens that older weights drew, and {self.algorithm.name} takes them for the policy's "
+                "own: set algorithm.importance_cap (2 is usual) where it has one, or leave lag out"
+            )
         return self
 
 
