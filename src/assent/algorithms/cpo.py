@@ -15,8 +15,8 @@ from assent.types import Loss, PairBatch
 class CPO:
     """-log sigmoid(beta (log pi(chosen) - log pi(rejected))) - nll_weight log pi(chosen) / T_chosen, sums over tokens.
 
-    The paper prints the likelihood as a sum over the response; its authors' code, and TRL's, take the mean per token,
-    which is what the published settings belong to and what stands here.
+    The paper prints the likelihood as a sum over the response. TRL's, to which the published settings belong, is a mean
+    over the tokens of a micro-batch; here it is the mean over those of the response, which no split changes.
 
     Args:
         beta: reward units per nat; 0.1 in the paper (arXiv 2401.08417).

@@ -22,7 +22,7 @@ from assent.records import Comparison, Judgement
 from assent.stages.align_data import (
     LogprobsOf,
     Material,
-    Reading,
+    Tokenising,
     UnpairedMaterial,
     pair_material,
     tokenised,
@@ -121,10 +121,10 @@ def run(spec: AlignSpec, context: StageContext) -> Mapping[str, float]:
 
 
 def _material(spec: AlignSpec, context: StageContext, policy: CausalModel) -> Material:
-    reading = Reading(lengths=spec.lengths, held_out=spec.held_out, mask_formatting=spec.mask_formatting)
+    tokenising = Tokenising(lengths=spec.lengths, held_out=spec.held_out, mask_formatting=spec.mask_formatting)
     sources: Sequence[Any] = spec.data  # of two kinds of record, which the union cannot say
     records: list[Comparison | Judgement] = [r for source in sources for r in take(source, context)]
-    training, held = tokenised(records, reading, policy, context)
+    training, held = tokenised(records, tokenising, policy, context)
     if not spec.algorithm.unpaired:
         reference = _reference(spec, context, policy) if spec.algorithm.uses_reference else None
         return pair_material(training, held, context, reference)

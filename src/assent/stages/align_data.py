@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from assent.config import Frozen
 from assent.data import judged
 from assent.data.judged import Called, Compared, JudgedBatches, Pairs, Response, Row, SingleJudgements, rows_of
 from assent.data.splits import hold_out
@@ -180,7 +179,8 @@ def _rewards(algorithm: Any, forward: Forward, rows: Sequence[Row], ref_R: Tenso
 # ------------------------------------------------------------------------------------------------ from records
 
 
-class Reading(Frozen):
+@dataclass(frozen=True)
+class Tokenising:
     """How judged responses become tokens.
 
     Args:
@@ -203,19 +203,19 @@ class Tokenised:
 
 
 def tokenised(
-    records: Sequence[Comparison | Judgement], reading: Reading, policy: CausalModel, context: StageContext
+    records: Sequence[Comparison | Judgement], tokenising: Tokenising, policy: CausalModel, context: StageContext
 ) -> tuple[Tokenised, Tokenised]:
     """To train on and held out; what is over the budget is said and left out."""
     encode = _encoder(policy)
-    kept = fitting([encode(r) for r in records], reading.lengths, "judged prompts", policy.model, context)
-    sides = hold_out([records[i] for i in kept], reading.held_out, HELD_OUT_SEED)
+    kept = fitting([encode(r) for r in records], tokenising.lengths, "judged prompts", policy.model, context)
+    sides = hold_out([records[i] for i in kept], tokenising.held_out, HELD_OUT_SEED)
 
     def responses(record: Comparison | Judgement) -> tuple[Response, ...]:
         _, encoded = encode(record)
         texts = record.responses if isinstance(record, Comparison) else (record.response,)
         return tuple(
             Response(tuple(ids), content_mask(policy.tokenizer, record.prompt, text, ids))
-            if reading.mask_formatting
+            if tokenising.mask_formatting
             else Response.whole(ids)
             for text, ids in zip(texts, encoded, strict=True)
         )
