@@ -174,9 +174,10 @@ class ScalarModel(nn.Module):
         """Change the scores to minus the raw scores, for good: from harmlessness as it was trained to cost."""
         scale = self.raw_scale
         offset = -scale.mean - scale.std * self.offset
-        self._head.weight.mul_(-scale.std)
-        if self._head.bias is not None:
-            self._head.bias.mul_(-scale.std)
+        head = self.model.score
+        assert isinstance(head, nn.Linear)
+        for parameter in (head.weight, *([] if head.bias is None else [head.bias])):
+            parameter.mul_(-scale.std)
         setattr(self.model.config, SCORE_OFFSET, offset)
         setattr(self.model.config, RAW_SCORE, [0.0, 1.0])
 
