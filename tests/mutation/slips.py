@@ -251,7 +251,10 @@ SLIPS: dict[str, Slips] = {
             ("scale_by_std=self.scale_by_std", "scale_by_std=False"),
             ("rewards_of(scored, in_reward)", "rewards_of(scored, in_loss)"),
             ("kl_coef=in_loss", "kl_coef=in_reward"),
-            ("clip_low=self.clip_low", "clip_low=self.clip_high"),
+            (
+                "clip_low=self.clip_low,\n            clip_high=self.clip_high",
+                "clip_low=self.clip_high,\n            clip_high=self.clip_low",
+            ),
             ("sequence_ratio=self.sequence_ratio", "sequence_ratio=not self.sequence_ratio"),
             ("            self.reduction,\n", "            SequenceMean(),\n"),
             ("importance_cap=self.importance_cap", "importance_cap=None"),
@@ -318,8 +321,8 @@ SLIPS: dict[str, Slips] = {
         (
             ("gap_P.sigmoid() if self.soft_labels", "gap_P.sigmoid() if not self.soft_labels"),
             ("best_G[kept_G], worst_G[kept_G]", "worst_G[kept_G], best_G[kept_G]"),
-            ("batch.beta * (sums_B - batch.ref_logprobs_B)", "sums_B - batch.ref_logprobs_B"),
-            ("(sums_B - batch.ref_logprobs_B)", "sums_B"),
+            ("batch.beta * log_ratios(batch, sums_B)", "log_ratios(batch, sums_B)"),
+            ("batch.beta * log_ratios(batch, sums_B)", "batch.beta * sums_B"),
             ("ref_logprobs_BT[rows_P2, :t]", "old_logprobs_BT[rows_P2, :t]"),
             ("descending=True", "descending=False"),
             ("order[-1]", "order[1]"),

@@ -253,10 +253,10 @@ def test_reinforce_pp_is_its_definition(world, moved, tmp_path, gamma):
             tokens.insert(0, to_go)
         earned.append(tokens)
     gains = [
-        [clipped(n - o.detach(), a, 0.1, 0.25) for n, o, a in zip(*rows, strict=True)]
+        [clipped(n - o.detach(), a, 0.2, 0.8) for n, o, a in zip(*rows, strict=True)]
         for rows in zip(logs(moved), old, whitened(earned), strict=True)
     ]
-    algorithm = ReinforcePP(gamma=gamma, clip_low=0.1, clip_high=0.25)
+    algorithm = ReinforcePP(gamma=gamma, clip_low=0.2, clip_high=0.8)
     got = gradient_at(moved, algorithm, scored_of(policy, reference, kl_coef=BETA), tmp_path)
     torch.testing.assert_close(got, minus(moved, token_mean(gains)), rtol=1e-5, atol=1e-7)
 
@@ -421,11 +421,13 @@ def test_every_policy_gradient_takes_the_correction(world, tmp_path, algorithm):
     other = scored_of(policy, reference, kl_coef=BETA, sampler=sampler)
     corrected, uncorrected = algorithm(importance_cap=1.5).experience(other), algorithm().experience(other)
     drawn = [[n.item() for n in row] for row in logs(sampler)]
+    losses, plain_losses = (algorithm().loss(e, TableForward(policy)).per_item for e in (corrected, uncorrected))
     for row, (old, tokens) in enumerate(zip(logs(policy), drawn, strict=True)):
         for t, (o, d) in enumerate(zip(old, tokens, strict=True)):
             weight = min((o - d).exp().item(), 1.5)
             expected = uncorrected.weights_BT[row, t].item() * weight
             assert corrected.weights_BT[row, t].item() == pytest.approx(expected)
+            assert losses[row, t].item() == pytest.approx(weight * plain_losses[row, t].item())
     assert corrected.denominator == uncorrected.denominator
 
 
