@@ -3,12 +3,12 @@
 import pytest
 
 from assent.data.batches import (
-    ComparisonBatches,
     ComparisonExample,
     PackedBatches,
     TokenBatches,
     TokenExample,
 )
+from assent.data.comparisons import ComparisonBatches
 from assent.data.judged import JudgedBatches, PairUnit, Response, pair_batch
 from assent.records import Preference
 from assent.rewards.asked import AskedScorer, Failure

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assent.data.batches import (
-    ComparisonBatches,
     ComparisonExample,
     PackedBatches,
     TokenBatches,
     TokenExample,
 )
+from assent.data.comparisons import ComparisonBatches, OrderedPairs
 from assent.errors import ContractError, DataError
 from assent.protocols import BatchSource, State
 from assent.records import Degree, Preference
@@ -234,7 +234,7 @@ class TestComparisonBatches:
             batch_size=2,
             epochs=1,
             seed=0,
-            margin={Degree.UNSTATED: 0.0, Degree.SLIGHTLY: 0.5}.__getitem__,
+            labels=OrderedPairs({Degree.UNSTATED: 0.0, Degree.SLIGHTLY: 0.5}.__getitem__),
         )
         ((_, batch),) = source
         heads = batch.sequences.response_ids_BT[:, 0]
@@ -247,7 +247,7 @@ class TestComparisonBatches:
         groups = {int(h) // 100 for h, g in zip(heads[batch.better_P], batch.group_P, strict=True) if g == 0}
         assert len(groups) == 1
         assert batch.counts_G.tolist() == [3, 3] and len(batch) == batch.denominator == 2
-        assert (source.pairs, source.ties, source.all_tied) == (3, 2, 1)
+        assert (source.pairs, source.ties, source.kept_out) == (3, 2, 1)
         assert "1 comparisons kept out because all their pairs are ties" in source.report
 
     def test_nothing_but_ties_is_refused(self):

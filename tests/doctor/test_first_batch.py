@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from assent.algorithms.reward_model import RewardModel
 from assent.algorithms.sft import SFT
-from assent.data.batches import ComparisonBatches, ComparisonExample, PackedBatches, TokenBatches, TokenExample
+from assent.data.batches import ComparisonExample, PackedBatches, TokenBatches, TokenExample
+from assent.data.comparisons import ComparisonBatches
 from assent.errors import CheckFailed
 from assent.loops.online import online
 from assent.models.folders import scalar_from_causal

@@ -115,15 +115,17 @@ def test_chat_answers_with_any_stage(finished, capsys):
 
 
 def test_scores_of_the_reward_model_are_normalised_on_the_responses_that_were_judged(finished):
+    from assent.data.splits import hold_out
     from assent.models.folders import load_scalar
     from assent.models.forward import in_blocks
     from assent.records import comparison_from_json
-    from assent.stages.reward_model import HELD_OUT_SEED, _block, encoder, hold_out
+    from assent.stages.parts import HELD_OUT_SEED, encoder
+    from assent.stages.reward_training import Split
 
     _, artefacts, _ = finished
     loaded = load_scalar(artefacts["reward"].folder / "model")
     lines = (artefacts["comparisons"].folder / "comparisons.jsonl").read_text().splitlines()
     training, _ = hold_out([comparison_from_json(json.loads(line)) for line in lines], 0.2, HELD_OUT_SEED)
-    block = _block(training, encoder(loaded))
+    block = Split(encoder(loaded), training, []).block(training)
     (scores,) = in_blocks(lambda s: (loaded.scalar.last_scores(s),), block)
     assert abs(scores.mean().item()) < 1e-4 and scores.std(correction=0).item() == pytest.approx(1.0, abs=1e-4)

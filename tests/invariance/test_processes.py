@@ -12,7 +12,8 @@ from assent.algorithms.dpo import DPO
 from assent.algorithms.kto import KTO
 from assent.algorithms.reward_model import RewardModel
 from assent.algorithms.sft import SFT
-from assent.data.batches import ComparisonBatches, ComparisonExample, TokenBatches, TokenExample
+from assent.data.batches import ComparisonExample, TokenBatches, TokenExample
+from assent.data.comparisons import ComparisonBatches
 from assent.data.judged import (
     Compared,
     JudgedBatches,

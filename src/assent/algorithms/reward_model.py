@@ -1,10 +1,9 @@
 """The reward model from human comparisons, all pairs of one prompt as one batch element."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-import torch
-
+from assent.algorithms._comparisons import order_metrics, per_prompt
 from assent.functional import reward
 from assent.protocols import Forward
 from assent.types import ComparisonBatch, Loss, Mean
@@ -24,7 +23,11 @@ class RewardModel:
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    uses_margin: ClassVar[bool] = True
+    keeps_zero: ClassVar[bool] = False
+    pools_votes: ClassVar[bool] = False
 
+    name: Literal["k_wise"] = "k_wise"
     centering: float = 0.0
 
     def loss(self, batch: ComparisonBatch, forward: Forward) -> Loss:
@@ -33,12 +36,5 @@ class RewardModel:
         per_pair = reward.bradley_terry(better, worse, margin=batch.margin_P)
         if self.centering:
             per_pair = per_pair + self.centering * reward.centering(better, worse)
-        zeros = per_pair.new_zeros(len(batch))
-        pairs = zeros.index_add(0, batch.group_P, torch.ones_like(per_pair))
-        per_prompt = zeros.index_add(0, batch.group_P, per_pair) / pairs.clamp(min=1)
-        metrics = {
-            "loss/pairs": Mean.of(per_prompt, pairs > 0),
-            "pairs/accuracy": Mean.of((better > worse).float() + 0.5 * (better == worse).float()),
-            "pairs/margin": Mean.of(better - worse),
-        }
-        return Loss(per_prompt, pairs > 0, metrics)
+        loss_G, has_pairs_G = per_prompt(batch, per_pair)
+        return Loss(loss_G, has_pairs_G, {"loss/pairs": Mean.of(loss_G, has_pairs_G)} | order_metrics(better, worse))

@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from assent.data.batches import _digest, _Order, _permutation, _Walk
+from assent.data.order import Order, Walk, digest_of, permutation
 from assent.errors import DataError
 from assent.protocols import State
 from assent.records import Preference
@@ -248,7 +248,7 @@ def mismatched(units: Sequence[Unit], *, seed: int) -> list[Row]:
         DataError: all responses are to one prompt.
     """
     rows = rows_of(units)
-    order = _permutation(len(rows), "mismatched", seed, 0).tolist()
+    order = permutation(len(rows), "mismatched", seed, 0).tolist()
     if len({prompt for prompt, _ in rows}) < 2:
         raise DataError(
             "KTO's baseline needs responses to at least two different prompts",
@@ -290,9 +290,9 @@ class JudgedBatches(Generic[B]):
         seed: int,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        digest = _digest(part for unit in units for part in _parts(unit))
-        order = _Order(len(units), batch_size, epochs, seed, *shard)
-        self._walk = _Walk(order, digest, lambda epoch, rows: collate(rows.tolist()))
+        digest = digest_of(part for unit in units for part in _parts(unit))
+        order = Order(len(units), batch_size, epochs, seed, *shard)
+        self._walk = Walk(order, digest, lambda epoch, rows: collate(rows.tolist()))
 
     def __len__(self) -> int:
         return len(self._walk.order)

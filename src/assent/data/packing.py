@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from assent.data.batches import _digest, _Order, _Walk
+from assent.data.order import Order, Walk, digest_of
 from assent.errors import DataError
 from assent.protocols import State
 from assent.types import PackedSequences, TokenBatch
@@ -64,8 +64,8 @@ class DocumentBatches:
         self.tokens = sum(len(piece) for piece in pieces)
         order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(seed)).tolist()
         self.rows = list(_arrange([pieces[i] for i in order], length))
-        digest = _digest([torch.tensor([end_id, length]), *(p for row in self.rows for p in row)])
-        self._walk = _Walk(_Order(len(self.rows), batch_size, epochs, seed, *shard), digest, self._collate)
+        digest = digest_of([torch.tensor([end_id, length]), *(p for row in self.rows for p in row)])
+        self._walk = Walk(Order(len(self.rows), batch_size, epochs, seed, *shard), digest, self._collate)
 
     def __len__(self) -> int:
         return len(self._walk.order)

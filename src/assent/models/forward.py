@@ -128,7 +128,7 @@ class ScalarModel(nn.Module):
         check_scores(model)
 
     @property
-    def _head(self) -> nn.Linear:
+    def head(self) -> nn.Linear:
         head = self.model.score
         assert isinstance(head, nn.Linear)
         return head
@@ -138,7 +138,7 @@ class ScalarModel(nn.Module):
         return float(getattr(self.model.config, SCORE_OFFSET, 0.0))
 
     def _read(self, hidden_ND: Tensor) -> Tensor:
-        head = self._head
+        head = self.head
         bias = None if head.bias is None else _raised(head.bias)
         return nn.functional.linear(_raised(hidden_ND), _raised(head.weight), bias)[:, 0] + self.offset
 
@@ -201,9 +201,9 @@ class ScalarModel(nn.Module):
             )
         remember_raw(self.model.config, mean, std)
         offset = (self.offset - mean) / std
-        self._head.weight.div_(std)
-        if self._head.bias is not None:
-            self._head.bias.div_(std)
+        self.head.weight.div_(std)
+        if self.head.bias is not None:
+            self.head.bias.div_(std)
         setattr(self.model.config, SCORE_OFFSET, offset)
 
 

@@ -13,6 +13,10 @@ from assent.stages import (
     pretrain,
     process_reward,
     report,
+    pretrain,
+    report,
+    reward_average,
+    reward_ensemble,
     reward_model,
     rl,
     select,
@@ -25,3 +29,21 @@ STAGES = (
 )
 
 TABLE: Mapping[str, Stage] = {module.STAGE.kind: module.STAGE for module in STAGES}
+TABLE: Mapping[str, Stage] = {
+    module.STAGE.kind: module.STAGE
+    for module in (
+        pretrain,
+        sft,
+        compare,
+        critique,
+        reward_model,
+        reward_ensemble,
+        reward_average,
+        align,
+        rl,
+        select,
+        evaluate,
+        accept,
+        report,
+    )
+}

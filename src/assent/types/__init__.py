@@ -11,6 +11,8 @@ token may equal the end-of-sequence token. Padding is the number 0 and means not
 """
 
 from assent.types.batches import Batch, ComparisonBatch, PackedSequences, Sequences, SharedPrompts, TokenBatch
+from assent.types.batches import Batch, ComparisonBatch, PackedSequences, Sequences, TokenBatch
+from assent.types.comparisons import LabelledComparisonBatch, RankedComparisonBatch, SoftComparisonBatch
 from assent.types.experience import (
     ActorCriticOutputs,
     BaselinedScored,
@@ -64,6 +66,7 @@ __all__ = [
     "Delimited",
     "Experience",
     "JudgedRollout",
+    "LabelledComparisonBatch",
     "LeashedOutputs",
     "Loss",
     "Mean",
@@ -76,6 +79,7 @@ __all__ = [
     "PairExperience",
     "PolicyExperience",
     "Prompt",
+    "RankedComparisonBatch",
     "Reduction",
     "ReferencedPairBatch",
     "Request",
@@ -89,6 +93,7 @@ __all__ = [
     "Sequences",
     "SharedPrompts",
     "StepBatch",
+    "SoftComparisonBatch",
     "TokenBatch",
     "TokenMean",
     "TokenOutputs",

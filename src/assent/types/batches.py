@@ -223,14 +223,21 @@ class ComparisonBatch:
     def __len__(self) -> int:
         return len(self.counts_G)
 
-    def select(self, rows: Tensor) -> "ComparisonBatch":
+    def rows_of(self, groups: Tensor) -> Tensor:
+        """int64, indices of all completions of the named prompts, prompt by prompt."""
         starts = self.counts_G.cumsum(0) - self.counts_G
-        kept = torch.cat([torch.arange(int(starts[g]), int(starts[g] + self.counts_G[g])) for g in rows.tolist()])
-        new_index = torch.full((len(self.sequences),), -1)
+        return torch.cat([torch.arange(int(starts[g]), int(starts[g] + self.counts_G[g])) for g in groups.tolist()])
+
+    def pairs_of(self, groups: Tensor) -> Tensor:
+        """bool [P], which pairs belong to the named prompts."""
+        return torch.isin(self.group_P, groups)
+
+    def select(self, rows: Tensor) -> "ComparisonBatch":
+        kept, pairs = self.rows_of(rows), self.pairs_of(rows)
+        new_index = torch.zeros(len(self.sequences), dtype=torch.int64)
         new_index[kept] = torch.arange(len(kept))
-        new_group = torch.full((len(self),), -1)
+        new_group = torch.zeros(len(self), dtype=torch.int64)
         new_group[rows] = torch.arange(len(rows))
-        pairs = new_group[self.group_P] >= 0
         return ComparisonBatch(
             self.sequences.select(kept),
             self.counts_G[rows],
