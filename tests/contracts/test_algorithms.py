@@ -21,6 +21,7 @@ from assent.algorithms.kto import KTO
 from assent.algorithms.leash import ExactInLoss, K2InLoss, KLInReward
 from assent.algorithms.online_dpo import OnlineDPO
 from assent.algorithms.orpo import ORPO
+from assent.algorithms.plackett_luce import PlackettLuce
 from assent.algorithms.ppo import PPO
 from assent.algorithms.ppo_lagrangian import PPOLagrangian
 from assent.algorithms.process_reward import ProcessReward
@@ -31,8 +32,10 @@ from assent.algorithms.remax import ReMax
 from assent.algorithms.reward_model import RewardModel
 from assent.algorithms.rloo import RLOO
 from assent.algorithms.robust_dpo import RobustDPO
+from assent.algorithms.safety_reward_model import SafetyRewardModel
 from assent.algorithms.sft import SFT
 from assent.algorithms.simpo import SimPO
+from assent.algorithms.soft_reward_model import SoftRewardModel
 from assent.evals.toy_world import TableForward, Tables
 from assent.track.catalogue import lookup
 from assent.types import (
@@ -41,14 +44,17 @@ from assent.types import (
     ConstantLength,
     ConstrainedExperience,
     Experience,
+    LabelledComparisonBatch,
     PairBatch,
     PairExperience,
     PolicyExperience,
+    RankedComparisonBatch,
     Reduction,
     ReferencedPairBatch,
     SequenceMean,
     Sequences,
     StepBatch,
+    SoftComparisonBatch,
     TokenBatch,
     TokenMean,
     UnpairedBatch,
@@ -94,6 +100,29 @@ def steps(seed: int) -> StepBatch:
     at[::2, 0] = True
     shares = torch.rand(at.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return StepBatch(sequences, at, torch.where(at, torch.where(shares > 0.7, 1.0, shares), 0.0))
+def soft_comparisons(seed: int) -> SoftComparisonBatch:
+    """The same pairs with shares of votes, a tie and a plain choice among them."""
+    base = comparisons(seed)
+    targets = 0.5 + 0.5 * torch.rand(len(base.better_P), generator=torch.Generator().manual_seed(seed))
+    targets[0], targets[1] = 0.5, 1.0
+    return SoftComparisonBatch(**vars(base), target_P=targets)
+
+
+def rankings(seed: int) -> RankedComparisonBatch:
+    """The second prompt of three responses has no whole ranking."""
+    ranks = torch.tensor([1, 2, 1, 1, 1, 1, 2, 3, 4, 1, 2])
+    return RankedComparisonBatch(
+        **vars(comparisons(seed)), ranks_B=ranks, ranked_G=torch.tensor([True, False, True, True])
+    )
+
+
+def labelled_comparisons(seed: int) -> LabelledComparisonBatch:
+    """Labels of all prompts but one."""
+    base = comparisons(seed)
+    safe = torch.rand(len(base.sequences), generator=torch.Generator().manual_seed(seed)) > 0.4
+    labelled = torch.tensor([True] * 5 + [False] * 4 + [True] * 2)
+    safe[0] = False
+    return LabelledComparisonBatch(**vars(base), safe_B=safe & labelled, labelled_B=labelled)
 
 
 def pairs(seed: int) -> PairBatch:
@@ -171,6 +200,9 @@ CASES: dict[str, Case] = {
     "reward_model": (RewardModel(), comparisons),
     "reward_model centred": (RewardModel(centering=0.01), comparisons),
     "process_reward": (ProcessReward(), steps),
+    "soft reward model": (SoftRewardModel(), soft_comparisons),
+    "plackett_luce": (PlackettLuce(), rankings),
+    "safety reward model": (SafetyRewardModel(coefficient=0.7), labelled_comparisons),
     "dpo": (DPO(), referenced_pairs),
     "dpo with every option": (DPO(beta=0.5, label_smoothing=0.1, nll_weight=0.2), referenced_pairs),
     "dpo length-normalised": (DPO(beta=5.0, length_normalised=True), referenced_pairs),

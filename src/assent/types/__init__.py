@@ -11,7 +11,6 @@ token may equal the end-of-sequence token. Padding is the number 0 and means not
 """
 
 from assent.types.batches import Batch, ComparisonBatch, PackedSequences, Sequences, SharedPrompts, TokenBatch
-from assent.types.batches import Batch, ComparisonBatch, PackedSequences, Sequences, TokenBatch
 from assent.types.comparisons import LabelledComparisonBatch, RankedComparisonBatch, SoftComparisonBatch
 from assent.types.experience import (
     ActorCriticOutputs,

@@ -5,9 +5,10 @@ from torch import Tensor
 
 from assent.algorithms.reward_model import RewardModel
 from assent.algorithms.sft import SFT
+from assent.algorithms.soft_reward_model import SoftRewardModel
 from assent.evals import toy_world as toy
 from assent.stages.verify.worlds import PROMPTS, TOLERANCE, VOCABULARY, Verdict, fit, world
-from assent.types import ComparisonBatch, Sequences, TokenBatch
+from assent.types import ComparisonBatch, Sequences, SoftComparisonBatch, TokenBatch
 
 
 def sft() -> Verdict:
@@ -53,6 +54,28 @@ def reward_model() -> Verdict:
     fit(tables, batch, RewardModel(), steps=200)
     end = (_centred(tables.scores_XVV.detach()) - truth).abs().max().item()
     return Verdict("reward_model", "the true score differences", start, end, 5 * TOLERANCE)
+
+
+def soft_reward_model() -> Verdict:
+    """Fed with every pair once and its true probability as the label, score differences must become the true ones."""
+    tables, _, rewards = world()
+    responses = [(x, a, b) for x in range(PROMPTS) for a in range(VOCABULARY) for b in range(VOCABULARY)]
+    pairs = [(r, s) for i, r in enumerate(responses) for s in responses[i + 1 :] if r[0] == s[0]]
+    members = [side for pair in pairs for side in pair]
+    batch = SoftComparisonBatch(
+        Sequences.of([[x] for x, _, _ in members], [[a, b] for _, a, b in members]),
+        torch.full((len(pairs),), 2),
+        torch.arange(0, len(members), 2),
+        torch.arange(1, len(members), 2),
+        torch.arange(len(pairs)),
+        torch.zeros(len(pairs), dtype=torch.float64),
+        torch.stack([torch.sigmoid(rewards[r] - rewards[s]) for r, s in pairs]),
+    )
+    truth = _centred(rewards)
+    start = truth.abs().max().item()
+    fit(tables, batch, SoftRewardModel(), steps=200)
+    end = (_centred(tables.scores_XVV.detach()) - truth).abs().max().item()
+    return Verdict("soft_reward_model", "the true score differences", start, end, TOLERANCE)
 
 
 def _centred(scores_XVV: Tensor) -> Tensor:
