@@ -53,8 +53,8 @@ from assent.types import (
     ReferencedPairBatch,
     SequenceMean,
     Sequences,
-    StepBatch,
     SoftComparisonBatch,
+    StepBatch,
     TokenBatch,
     TokenMean,
     UnpairedBatch,
@@ -100,6 +100,8 @@ def steps(seed: int) -> StepBatch:
     at[::2, 0] = True
     shares = torch.rand(at.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return StepBatch(sequences, at, torch.where(at, torch.where(shares > 0.7, 1.0, shares), 0.0))
+
+
 def soft_comparisons(seed: int) -> SoftComparisonBatch:
     """The same pairs with shares of votes, a tie and a plain choice among them."""
     base = comparisons(seed)

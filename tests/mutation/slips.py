@@ -38,6 +38,7 @@ UNPAIRED = tuple(
 )
 SINGLE, GROUPS = "tests/oracle/test_enumeration.py", "tests/oracle/test_group_enumeration.py"
 ONLINE = "tests/oracle/test_online_enumeration.py"
+REWARDS = "tests/oracle/test_reward_losses.py"
 
 SLIPS: dict[str, Slips] = {
     "sft": Slips(
@@ -52,6 +53,11 @@ SLIPS: dict[str, Slips] = {
         (
             ("scores[batch.better_P], scores[batch.worse_P]", "scores[batch.worse_P], scores[batch.better_P]"),
             ("margin=batch.margin_P", "margin=0.0"),
+        ),
+    ),
+    "_comparisons": Slips(
+        (f"{SINGLE}::test_reward_model_gradient_is_the_gradient_of_instructgpt_loss", REWARDS),
+        (
             ("/ pairs.clamp(min=1)", ""),
             ("index_add(0, batch.group_P, per_pair)", "index_add(0, 0 * batch.group_P, per_pair)"),
         ),
@@ -64,6 +70,31 @@ SLIPS: dict[str, Slips] = {
             ("Loss(per_step, labelled,", "Loss(per_step, batch.sequences.mask_BT,"),
             ("(logits_BT > 0) ==", "(logits_BT < 0) =="),
             ("Mean.of(logits_BT.sigmoid(), labelled)", "Mean.of(logits_BT, labelled)"),
+        ),
+    ),
+    "soft_reward_model": Slips(
+        (REWARDS,),
+        (
+            ("soft_bradley_terry(better, worse, target_P)", "soft_bradley_terry(worse, better, target_P)"),
+            ("soft_bradley_terry(better, worse, target_P)", "bradley_terry(better, worse)"),
+            ("entr(target_P) +", "entr(target_P) -"),
+        ),
+    ),
+    "plackett_luce": Slips(
+        (REWARDS,),
+        (
+            ("/ (len(ranks) - 1)", "/ len(ranks)"),
+            ("torch.where(batch.ranked_G,", "torch.where(~batch.ranked_G,"),
+            ("plackett_luce(of_prompt, ranks)", "plackett_luce(-of_prompt, ranks)"),
+        ),
+    ),
+    "safety_reward_model": Slips(
+        (REWARDS,),
+        (
+            ("step_cross_entropy(scores, safe_B)", "step_cross_entropy(scores, 1 - safe_B)"),
+            ("+ self.coefficient * labelling_G", "+ labelling_G"),
+            ("/ labels_G.clamp(min=1)", ""),
+            ("margin=batch.margin_P", "margin=0.0"),
         ),
     ),
     "dpo": Slips(

@@ -13,8 +13,6 @@ from assent.stages import (
     pretrain,
     process_reward,
     report,
-    pretrain,
-    report,
     reward_average,
     reward_ensemble,
     reward_model,
@@ -24,26 +22,8 @@ from assent.stages import (
 )
 
 STAGES = (
-    *(pretrain, sft, compare, critique, reward_model, label_steps, process_reward),
+    *(pretrain, sft, compare, critique, reward_model, reward_ensemble, reward_average, label_steps, process_reward),
     *(align, rl, select, evaluate, accept, report),
 )
 
 TABLE: Mapping[str, Stage] = {module.STAGE.kind: module.STAGE for module in STAGES}
-TABLE: Mapping[str, Stage] = {
-    module.STAGE.kind: module.STAGE
-    for module in (
-        pretrain,
-        sft,
-        compare,
-        critique,
-        reward_model,
-        reward_ensemble,
-        reward_average,
-        align,
-        rl,
-        select,
-        evaluate,
-        accept,
-        report,
-    )
-}
