@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from assent.config import Frozen
-from assent.data.batches import _digest, _Order, _Walk
+from assent.data.order import Order, Walk, digest_of
 from assent.errors import DataError
 from assent.protocols import State
 from assent.records import LabelledSolution, Rating
@@ -122,8 +122,8 @@ class StepBatches:
     ) -> None:
         self._examples = [e for e in examples if e.labelled]
         self.unlabelled = len(examples) - len(self._examples)
-        digest = _digest(part for e in self._examples for part in _parts(e))
-        self._walk = _Walk(_Order(len(self._examples), batch_size, epochs, seed, *shard), digest, self._collate)
+        digest = digest_of(part for e in self._examples for part in _parts(e))
+        self._walk = Walk(Order(len(self._examples), batch_size, epochs, seed, *shard), digest, self._collate)
 
     def __len__(self) -> int:
         return len(self._walk.order)
