@@ -1,0 +1,36 @@
+"""A worker that does one piece of work when told to, and says what it took. Standard library alone."""
+
+import json
+import os
+import resource
+import sys
+import time
+
+
+class Gate:
+    """Waits for `go` on standard input; answers with seconds, losses and peak memory on standard output.
+
+    What libraries print goes to standard error, so that standard output carries answers alone.
+    """
+
+    def __init__(self) -> None:
+        self.answers = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
+        self.started = (0.0, 0.0)
+        self.losses: list[float] = []
+
+    def wait(self) -> None:
+        """Until told to go; ends the process when told to end."""
+        order = sys.stdin.readline().strip()
+        if order != "go":
+            os._exit(0)
+        self.losses = []
+        self.started = (time.perf_counter(), time.process_time())
+
+    def done(self, units: float, **more: float) -> None:
+        """Answer for `units` of work since the last `wait`."""
+        wall, cpu = time.perf_counter() - self.started[0], time.process_time() - self.started[1]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        answer = {"units": units, "wall": wall, "cpu": cpu, "losses": self.losses, "peak_mb": peak, **more}
+        self.answers.write(json.dumps(answer) + "\n")
+        self.answers.flush()
