@@ -51,12 +51,44 @@ class Method:
         return " ".join((self.name, *self.overrides))
 
 
+def like_grpo(shown: str, algorithm: str) -> Method:
+    """GRPO's recipe with another algorithm: the same reward model, leash and four responses to a prompt."""
+    return Method("grpo", shown, (f"stages.grpo.algorithm={algorithm}",))
+
+
 METHODS = (
     Method("quickstart", "PPO"),
+    Method("reinforce", "REINFORCE"),
     Method("rloo", "RLOO"),
-    Method("grpo", "GRPO"),
+    Method("reinforce_pp", "REINFORCE++"),
+    like_grpo("REINFORCE++ with baseline", "{name: reinforce_pp_baseline, minibatches: 4}"),
+    Method("remax", "ReMax"),
+    Method("grpo", "GRPO, not divided by the deviation"),
+    like_grpo("GRPO", "{name: grpo, minibatches: 4}"),
+    like_grpo(
+        "Dr. GRPO",
+        "{name: grpo, minibatches: 4, scale_by_std: false, reduction: {name: constant, tokens: 32}}",
+    ),
+    like_grpo("DAPO's loss", "{name: grpo, minibatches: 4, clip_high: 0.28, reduction: {name: token}}"),
+    like_grpo("GSPO", "{name: grpo, minibatches: 4, sequence_ratio: true, clip_low: 3.0e-4, clip_high: 4.0e-4}"),
+    like_grpo("CISPO", "{name: cispo, minibatches: 4}"),
+    Method("online_dpo", "online DPO, soft labels"),
+    Method("raft", "RAFT, four rounds"),
     Method("dpo", "DPO"),
+    Method("dpo", "cDPO", ("stages.dpo.algorithm.label_smoothing=0.1",)),
+    Method("robust_dpo", "robust DPO"),
+    Method("ipo", "IPO"),
+    Method("kto", "KTO"),
+    Method("orpo", "ORPO"),
+    Method("simpo", "SimPO"),
+    Method("cpo", "CPO"),
+    Method("bco", "BCO"),
+    Method("apo_zero", "APO-zero"),
+    Method("apo_down", "APO-down"),
+    Method("hinge", "hinge"),
 )
+"""The online ones all hold the same reward model and KL coefficient, also those whose papers have none: their reward is
+a rule, which needs no leash; a learned one does."""
 
 
 def run(method: Method, folder: Path, seed: int) -> dict[str, Any]:

@@ -38,7 +38,9 @@ gate = Gate()
 
 
 def learner_of(forward: ModelForward, roles: dict, steps: int = 10**6) -> LocalLearner:
-    optimizers = [o for r, m in roles.items() for o in AdamW(LR).build([(f"{r}.{n}", p) for n, p in m.named_parameters()])]
+    optimizers = [
+        o for r, m in roles.items() for o in AdamW(LR).build([(f"{r}.{n}", p) for n, p in m.named_parameters()])
+    ]
     return LocalLearner(
         forward,
         roles,

@@ -97,10 +97,7 @@ def reward(folder, rows, tokenizer):
     from trl import RewardConfig, RewardTrainer
 
     data = Dataset.from_list(
-        [
-            {"chosen_ids": r["prompt"] + r["responses"][0], "rejected_ids": r["prompt"] + r["responses"][1]}
-            for r in rows
-        ]
+        [{"chosen_ids": r["prompt"] + r["responses"][0], "rejected_ids": r["prompt"] + r["responses"][1]} for r in rows]
     )
     model = AutoModelForSequenceClassification.from_pretrained(folder / "reward", num_labels=1, dtype=torch.float32)
     config = RewardConfig(**common(folder), max_length=None)
@@ -157,9 +154,7 @@ def grpo(folder, rows, tokenizer):
     def length(completions, **_):
         return [len(c.split()) / LONGEST for c in completions]
 
-    trainer = GRPOTrainer(
-        model=model, reward_funcs=length, args=config, train_dataset=data, processing_class=tokenizer
-    )
+    trainer = GRPOTrainer(model=model, reward_funcs=length, args=config, train_dataset=data, processing_class=tokenizer)
     trainer.add_callback(Gated(32, STEPS["grpo"]))
     trainer.train()
 
