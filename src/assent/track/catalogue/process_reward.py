@@ -17,7 +17,7 @@ PROCESS_REWARD = Section(
             "labelled steps whose logit has the right sign; a soft label above one half counts as right",
             Range(0.5, 1.0),
             "Most steps of a good policy are right: hold it against the share of right labels, not against one half.",
-            "acc",
+            "steps right",
         ),
         Metric(
             "steps/probability", "probability", "mean probability that the model gives labelled steps of being right",
