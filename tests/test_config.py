@@ -4,7 +4,7 @@ import dataclasses
 import math
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 from hypothesis import example, given, settings
@@ -273,3 +273,28 @@ def test_resolve_finds_classes_and_says_why_not(tmp_path: Path, monkeypatch: pyt
     ]:
         with pytest.raises(ConfigError, match=part):
             resolve(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Square:
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    name: Literal["square"] = "square"
+    side: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Circle:
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    name: Literal["circle"] = "circle"
+
+
+class Drawn(Frozen):
+    shape: Square | Circle = Square()
+    frame: Annotated[Square | Circle, Field(discriminator="name")] | int = 3
+
+
+@pytest.mark.parametrize("key", ["shape", "frame"])
+def test_a_name_that_no_arm_has_is_one_problem_that_lists_them_all(key: str) -> None:
+    found, problems = validate(Drawn, {key: {"name": "sqare"}}, parse_yaml("a: 1", "it"))
+    assert found is None and len(problems) == 1
+    assert "'square'" in str(problems[0]) and "'circle'" in str(problems[0])
