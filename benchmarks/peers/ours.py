@@ -1,4 +1,4 @@
-"""Assent on the common work: `python ours.py WORK FOLDER [--threads N]`. The same rows in the same order as the other side.
+"""Assent on the common work: `python ours.py WORK FOLDER [--threads N]`; the other side's rows in its order.
 
 The parts are those that the stages put together: learner, engine, scoring, algorithms; batches are made here, so that
 their order is the other side's.
@@ -210,8 +210,8 @@ def ppo_shared(folder: Path, rows: list[dict]) -> None:
 
 
 def rollouts(folder: Path, rows: list[dict]) -> None:
-    """32 prompts at a time in 32 slots, as the other side; and a slot is refilled when its sequence ends only where more
-    prompts wait, so that several steps are asked for at once."""
+    """32 slots, as the other side's 32 rows; a slot is refilled when its sequence ends where more prompts wait, so that
+    several batches are asked for at once."""
     causal = load_causal(folder / "policy")
     source = source_of(NativeEngine(copy.deepcopy(causal.model), slots=32), rows, prompts=32 * WAITING, samples=1)
     for step in itertools.count():

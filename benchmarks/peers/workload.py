@@ -1,9 +1,9 @@
-"""The work that both sides are given: models, a tokenizer and token ids in a folder. Needs torch and transformers alone.
+"""The work that both sides are given: models, a tokenizer and token ids in a folder. Needs torch and transformers.
 
     python benchmarks/peers/workload.py FOLDER --size S --family gpt2
 
-Sizes: S = 4 layers of 160, vocabulary 2048; M = 6 layers of 384, vocabulary 8192. Prompts of 16 to 64 tokens, responses of
-8 + Exp(38) tokens, at most 128; a model's own responses end with probability 1/48 at each token. Weights are random,
+Sizes: S = 4 layers of 160, vocabulary 2048; M = 6 layers of 384, vocabulary 8192. Prompts of 16 to 64 tokens, responses
+of 8 + Exp(38) tokens, at most 128; a model's own responses end with probability 1/48 at each token. Weights are random,
 and made here once for both sides; fp32, no dropout.
 """
 

@@ -28,7 +28,7 @@ PAIRS = tuple(
 REFERENCE = "*batch.sides(batch.ref_logprobs_B)"
 SWAPPED = (REFERENCE, f"{REFERENCE}[::-1]")
 UNPAIRED = tuple(
-    f"tests/oracle/test_unpaired.py::{test}"
+    f"tests/oracle/test_single_judgements.py::{test}"
     for test in (
         "test_kto_is_its_definition_with_one_baseline_for_the_step",
         "test_bco_is_its_definition_with_the_mean_of_the_steps_before",
