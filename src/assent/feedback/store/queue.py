@@ -1,0 +1,160 @@
+"""Who is asked what next: claims, expiry, gold questions and overlap, on an open write transaction."""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, exists, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from assent.feedback.store.tables import ReaderRow, SeenRow, SlotRow, TallyRow
+
+SLOT = SlotRow.__table__  # type: ignore[attr-defined]
+SEEN = SeenRow.__table__  # type: ignore[attr-defined]
+READER = ReaderRow.__table__  # type: ignore[attr-defined]
+TALLY = TallyRow.__table__  # type: ignore[attr-defined]
+
+NO_SLOT = "!"
+"""Before a showing in `Reader.tokens`: it has no slot to lose, being of a gold question, or one answered by others."""
+SKIPS_TO_CLOSE = 3
+"""A question that this many annotators passed over is asked no more."""
+
+
+@dataclass
+class Reader:
+    """Where an annotator stands, locked until the transaction ends."""
+
+    annotator: str
+    place: int
+    tokens: list[str]
+    shown: int
+
+
+def insert_once(connection: Connection, table: Any) -> Any:
+    """`INSERT ... ON CONFLICT`, in the words of the database."""
+    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)  # type: ignore[attr-defined]
+
+
+def lock_reader(connection: Connection, annotator: str) -> Reader:
+    """The annotator's row, made when absent. Locked first in every transaction, so that two never wait in a ring."""
+    first = insert_once(connection, READER).values(annotator=annotator, place=0, token="", shown=0)
+    connection.execute(first.on_conflict_do_nothing())
+    row = connection.execute(select(READER).where(READER.c.annotator == annotator).with_for_update()).one()
+    return Reader(annotator, row.place, row.token.split(), row.shown)
+
+
+def save_reader(connection: Connection, reader: Reader) -> None:
+    values = {"place": reader.place, "token": " ".join(reader.tokens), "shown": reader.shown}
+    connection.execute(update(READER).where(READER.c.annotator == reader.annotator).values(values))
+
+
+def before_them(connection: Connection, reader: Reader, expires: float) -> str | None:
+    """The showing an annotator has before them, its claim renewed; one that was given away is dropped."""
+    while reader.tokens:
+        token = reader.tokens[-1].removeprefix(NO_SLOT)
+        claim = update(SLOT).where(SLOT.c.token == token, SLOT.c.state == "claimed").values(expires=expires)
+        if connection.execute(claim).rowcount or reader.tokens[-1] != token:
+            return token
+        reader.tokens.pop()
+    return None
+
+
+def put_away(connection: Connection, reader: Reader, token: str) -> None:
+    """The showing is no longer before the annotator."""
+    reader.tokens = [t for t in reader.tokens if t.removeprefix(NO_SLOT) != token]
+    save_reader(connection, reader)
+
+
+def choose(connection: Connection, reader: Reader, now: float, gold_every: int) -> Row[Any] | None:
+    """The slot to show next: now and then a gold one, else an expired claim, else the next open one; locked."""
+    draw = random.Random(f"{reader.annotator}/{reader.shown}").random()
+    if gold_every and draw < 1 / gold_every and (gold := _first(connection, reader, SLOT.c.state == "gold")):
+        return gold
+    expired = _first(connection, reader, SLOT.c.state == "claimed", SLOT.c.expires < now)
+    if expired is not None:
+        return expired
+    beyond = _first(connection, reader, SLOT.c.state == "open", SLOT.c.place > reader.place)
+    return beyond or _first(connection, reader, SLOT.c.state == "open", SLOT.c.place <= reader.place)
+
+
+def _first(connection: Connection, reader: Reader, *where: Any) -> Row[Any] | None:
+    seen = exists().where(SEEN.c.annotator == reader.annotator, SEEN.c.question_id == SLOT.c.question_id)
+    found = select(SLOT).where(*where, ~seen).order_by(SLOT.c.place).limit(1).with_for_update(skip_locked=True)
+    return connection.execute(found).first()
+
+
+def claim(connection: Connection, reader: Reader, slot: Row[Any], token: str, expires: float) -> None:
+    """Give the slot to the annotator under a new showing."""
+    mark_seen(connection, reader.annotator, slot.question_id)
+    reader.shown += 1
+    if slot.state == "gold":
+        reader.tokens.append(NO_SLOT + token)
+    else:
+        reader.tokens.append(token)
+        reader.place = slot.place
+        _set(connection, slot.place, state="claimed", token=token, expires=expires)
+
+
+def mark_seen(connection: Connection, annotator: str, question_id: str) -> None:
+    row = insert_once(connection, SEEN).values(annotator=annotator, question_id=question_id)
+    connection.execute(row.on_conflict_do_nothing())
+
+
+def _set(connection: Connection, place: int, **values: Any) -> None:
+    connection.execute(update(SLOT).where(SLOT.c.place == place).values(**values))
+
+
+def finish(connection: Connection, token: str) -> int:
+    """The slot's answer is in; 0 where the slot is not the showing's, which then is an answer more than was wanted."""
+    done = update(SLOT).where(SLOT.c.token == token, SLOT.c.state == "claimed").values(state="done")
+    return connection.execute(done).rowcount
+
+
+def close(connection: Connection, token: str) -> int:
+    """Ask nobody again; 1 where there was a slot to close."""
+    closed = update(SLOT).where(SLOT.c.token == token, SLOT.c.state == "claimed").values(state="closed")
+    return connection.execute(closed).rowcount
+
+
+def pass_on(connection: Connection, token: str) -> int:
+    """Let others be asked, unless too many have passed; 1 where the slot was closed."""
+    slot = connection.execute(select(SLOT).where(SLOT.c.token == token, SLOT.c.state == "claimed")).first()
+    if slot is None:
+        return 0
+    if slot.skips + 1 >= SKIPS_TO_CLOSE:
+        _set(connection, slot.place, state="closed", skips=slot.skips + 1)
+        return 1
+    _set(connection, slot.place, state="open", token="", expires=0.0, skips=slot.skips + 1)
+    return 0
+
+
+def reclaim(connection: Connection, token: str, question_id: str, new: str, expires: float) -> str | None:
+    """Take back the slot of a showing whose answer is withdrawn, or another open one of the question.
+
+    Returns:
+        the state it was in; None where there is none, and the next answer is one more than was wanted.
+    """
+    mine = select(SLOT).where(SLOT.c.token == token, SLOT.c.state.in_(("done", "closed"))).with_for_update()
+    free = select(SLOT).where(SLOT.c.question_id == question_id, SLOT.c.state == "open").limit(1)
+    slot = connection.execute(mine).first() or connection.execute(free.with_for_update(skip_locked=True)).first()
+    if slot is None:
+        return None
+    _set(connection, slot.place, state="claimed", token=new, expires=expires)
+    return str(slot.state)
+
+
+def count(connection: Connection, batch: str, annotator: str, **deltas: int) -> None:
+    """Add to the counts of the batch and, where there is one, of the annotator in it."""
+    add = text(
+        "INSERT INTO tally (batch, annotator, what, count) VALUES (:batch, :annotator, :what, :count) "
+        "ON CONFLICT (batch, annotator, what) DO UPDATE SET count = tally.count + excluded.count"
+    )
+    whose = ("", annotator) if annotator else ("",)
+    rows = [
+        {"batch": batch, "annotator": a, "what": what, "count": n}
+        for a in whose
+        for what, n in sorted(deltas.items())
+        if n
+    ]
+    if rows:
+        connection.execute(add, rows)

@@ -1,0 +1,174 @@
+"""Rows of the tables as values, and what is asked of them on an open connection."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, exists, insert, select
+from sqlalchemy.orm import aliased
+
+from assent.errors import DataError
+from assent.feedback.answers import Answer, answer_from_json
+from assent.feedback.questions import Question, question_from_json
+from assent.feedback.store import queue
+from assent.feedback.store.tables import EventRow, QuestionRow, SlotRow
+from assent.feedback.store.values import Answered, Shown
+
+T = TypeVar("T")
+QUESTION = QuestionRow.__table__  # type: ignore[attr-defined]
+EVENT = EventRow.__table__  # type: ignore[attr-defined]
+SLOT = SlotRow.__table__  # type: ignore[attr-defined]
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def new_token() -> str:
+    """Unguessable, and the same kind of text for every question."""
+    return secrets.token_hex(12)
+
+
+def digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------ questions
+
+
+def insert_questions(connection: Connection, rows: Sequence[dict[str, Any]], batch: str) -> int:
+    """Questions that are new, with their slots and `asked` events.
+
+    Raises:
+        DataError: an id stands for another question.
+    """
+    ids = [row["id"] for row in rows]
+    there = {r.id: r.body for r in connection.execute(select(QUESTION.c.id, QUESTION.c.body).where(_in(ids)))}
+    new: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        before = there.get(row["id"]) or new.get(row["id"], row)["body"]
+        if before != row["body"]:
+            raise DataError(
+                f"the id {row['id']!r} stands for another question already",
+                got=f"{row['body'][:120]} after {before[:120]}",
+                why="answers name their question by id",
+                fix="give it an id of its own; `questions.identity` makes one of its parts",
+            )
+        if row["id"] not in there:
+            new[row["id"]] = row
+    if not new:
+        return 0
+    connection.execute(insert(QUESTION), list(new.values()))
+    asked = [
+        {"what": "asked", "question_id": row["id"], "batch": batch, "token": "", "annotator": "", "of": None,
+         "once": f"asked/{row['id']}", "body": "{}", "at": row["at"]}
+        for row in new.values()
+    ]  # fmt: skip
+    connection.execute(insert(EVENT), asked)
+    slots = [
+        {"question_id": row["id"], "batch": batch, "state": state, "token": "", "expires": 0.0, "skips": 0}
+        for row in new.values()
+        for state in (["open"] * row["wanted"] if row["gold"] is None else ["gold"])
+    ]
+    connection.execute(insert(SLOT), slots)
+    queue.count(connection, batch, "", questions=len(new), wanted=sum(row["wanted"] for row in new.values()))
+    return len(new)
+
+
+def _in(ids: Sequence[str]) -> ColumnElement[bool]:
+    return QUESTION.c.id.in_(ids)  # type: ignore[no-any-return]
+
+
+def question_of(connection: Connection, id: str) -> Question:
+    return question_from_json(connection.execute(select(QUESTION.c.body).where(QUESTION.c.id == id)).scalar_one())
+
+
+# ------------------------------------------------------------------------------------------------ showings and answers
+
+
+def showing_of(connection: Connection, token: str, annotator: str) -> Row[Any]:
+    """The event of a showing.
+
+    Raises:
+        DataError: there is none, or it is somebody else's; the two are not told apart.
+    """
+    row = connection.execute(select(EVENT).where(EVENT.c.once == f"shown/{token}")).first()
+    if row is None or row.annotator != annotator:
+        raise DataError(
+            f"{annotator!r} was not shown this question",
+            got=f"token {token!r}",
+            why="an answer is to what its annotator saw, in the order they saw it",
+            fix="ask for the next question and answer that",
+        )
+    return row
+
+
+def shown_of(connection: Connection, token: str, annotator: str, expires: float) -> Shown:
+    row = showing_of(connection, token, annotator)
+    order = tuple(json.loads(row.body)["order"])
+    return Shown(token, question_of(connection, row.question_id), order, annotator, row.at, expires)
+
+
+def followed() -> ColumnElement[bool]:
+    """Whether a later event corrects or takes back this one."""
+    later = aliased(EVENT)
+    return exists().where(later.c.of == EVENT.c.seq)  # type: ignore[no-any-return]
+
+
+def standing() -> Select[Any]:
+    """The answers that stand."""
+    return select(EVENT).where(EVENT.c.what.in_(("answered", "edited")), ~followed())
+
+
+def answered_of(connection: Connection, row: Row[Any]) -> Answered:
+    gold = connection.execute(select(QUESTION.c.gold).where(QUESTION.c.id == row.question_id)).scalar_one()
+    return made(row, gold)
+
+
+def made(row: Row[Any], gold: str | None) -> Answered:
+    """The answer in an event, with the question and the texts that the event itself keeps."""
+    body = json.loads(row.body)
+    return Answered(
+        seq=row.seq,
+        token=row.token,
+        annotator=row.annotator,
+        question=question_from_json(body["question"]),
+        answer=answer_from_json(body["answer"]),
+        order=tuple(body["order"]),
+        seconds=float(body["seconds"]),
+        at=row.at,
+        batch=row.batch,
+        gold=None if gold is None else answer_from_json(gold),
+    )
+
+
+def refuse_other(done: Row[Any], answer: Answer) -> None:
+    """An answer sent again must be the one that was sent first.
+
+    Raises:
+        DataError: it is another, or the question was passed over.
+    """
+    if done.what != "answered" or answer_from_json(json.loads(done.body)["answer"]) != answer:
+        raise done_before(done)
+
+
+def done_before(done: Row[Any]) -> DataError:
+    return DataError(
+        f"this question was {done.what} before",
+        got=f"event {done.seq}",
+        why="nothing is changed in place",
+        fix="undo first, or replace the answer with `edit`",
+    )
+
+
+def taken_back(last: Row[Any], was: str | None) -> dict[str, int]:
+    """What the counts lose with a withdrawn event; `was` is the state its slot was in."""
+    lost = {"answered": -1} if was == "done" else {"closed": -1} if was == "closed" else {}
+    if last.what in ("answered", "edited"):
+        return lost | {"answers": -1, "milliseconds": -round(json.loads(last.body)["seconds"] * 1000)}
+    return lost | {last.what: -1}
