@@ -38,6 +38,27 @@ UNPAIRED = tuple(
 )
 SINGLE, GROUPS = "tests/oracle/test_enumeration.py", "tests/oracle/test_group_enumeration.py"
 ONLINE = "tests/oracle/test_online_enumeration.py"
+
+
+def online(*names: str) -> tuple[str, ...]:
+    """Tests of that file by their names after `test_`, the quick ones first: a slip ends at the first that fails."""
+    return tuple(f"{ONLINE}::test_{name}" for name in names)
+
+
+LEASHES = (
+    "in_the_reward_the_leash_is_that_of_the_sequence",
+    "in_the_loss_every_leash_has_the_gradient_of_the_divergence",
+)
+CORRECTIONS = (
+    "the_correction_weighs_each_token_s_loss_by_the_capped_ratio",
+    "every_policy_gradient_takes_the_correction",
+    "ppo_corrects_the_surrogate_and_leaves_the_critic_alone",
+)
+REINFORCE = (
+    "reinforce_baseline_is_the_mean_of_the_others_of_the_batch",
+    "reinforce_to_go_forgives_what_came_before",
+    "reinforce_gradient_is_the_gradient_of_the_kl_regularised_objective",
+)
 REWARDS = "tests/oracle/test_reward_losses.py"
 
 SLIPS: dict[str, Slips] = {
@@ -276,7 +297,7 @@ SLIPS: dict[str, Slips] = {
         ),
     ),
     "grpo": Slips(
-        (GROUPS, ONLINE),
+        (GROUPS, *online("each_variant_of_grpo_is_its_paper_s", *CORRECTIONS[:2], *LEASHES)),
         (
             ("scale_by_std=self.scale_by_std", "scale_by_std=True"),
             ("scale_by_std=self.scale_by_std", "scale_by_std=False"),
@@ -292,7 +313,7 @@ SLIPS: dict[str, Slips] = {
         ),
     ),
     "reinforce": Slips(
-        (ONLINE,),
+        online(*REINFORCE[:2], CORRECTIONS[1], REINFORCE[2]),
         (
             ("rewards_of(scored, scored.kl_coef)", "rewards_of(scored, 0.0)"),
             ("earned_BT - others_B", "earned_BT - 0.5 * others_B"),
@@ -305,7 +326,12 @@ SLIPS: dict[str, Slips] = {
         ),
     ),
     "remax": Slips(
-        (ONLINE,),
+        online(
+            "a_prompt_without_a_greedy_score_is_left_out_and_counted",
+            "the_baseline_is_shaped_as_the_scores_and_leaves_the_moments_alone",
+            "remax_gradient_is_the_gradient_of_the_kl_regularised_objective",
+            CORRECTIONS[1],
+        ),
         (
             ("rewards_of(scored, scored.kl_coef)", "rewards_of(scored, 0.0)"),
             (".sum(1) - scored", ".mean(1) - scored"),
@@ -314,7 +340,7 @@ SLIPS: dict[str, Slips] = {
         (("- scored.baseline_B", "", "any baseline leaves the expected gradient as it is; this one is for the noise"),),
     ),
     "reinforce_pp": Slips(
-        (ONLINE,),
+        online("reinforce_pp_is_its_definition", CORRECTIONS[1]),
         (
             ("rewards_of(scored, scored.kl_coef)", "rewards_of(scored, 0.0)"),
             ("gamma=self.gamma", "gamma=1.0"),
@@ -326,7 +352,11 @@ SLIPS: dict[str, Slips] = {
         ),
     ),
     "reinforce_pp_baseline": Slips(
-        (ONLINE,),
+        online(
+            "reinforce_pp_with_baseline_is_its_definition",
+            "reinforce_pp_with_baseline_leaves_lone_responses_out_of_the_scale",
+            CORRECTIONS[1],
+        ),
         (
             ("scale_by_std=False", "scale_by_std=True"),
             ("masked.whiten(centred_BT, compared)", "masked.whiten(centred_BT, scored.mask_BT)"),
@@ -336,7 +366,7 @@ SLIPS: dict[str, Slips] = {
         ),
     ),
     "cispo": Slips(
-        (ONLINE,),
+        online("cispo_is_its_definition", "on_policy_cispo_is_grpo", *CORRECTIONS[:2], *LEASHES),
         (
             ("scale_by_std=self.scale_by_std", "scale_by_std=False"),
             ("clip_low=self.clip_low", "clip_low=self.clip_high"),
@@ -348,7 +378,12 @@ SLIPS: dict[str, Slips] = {
         ),
     ),
     "online_dpo": Slips(
-        (ONLINE,),
+        online(
+            "online_dpo_pairs_the_best_with_the_worst",
+            "online_dpo_counts_ties_and_lone_responses",
+            "at_the_optimum_soft_labels_stand_still",
+            "online_dpo_gradient_over_every_pair_of_samples",
+        ),
         (
             ("gap_P.sigmoid() if self.soft_labels", "gap_P.sigmoid() if not self.soft_labels"),
             ("best_G[kept_G], worst_G[kept_G]", "worst_G[kept_G], best_G[kept_G]"),
@@ -362,7 +397,7 @@ SLIPS: dict[str, Slips] = {
         ),
     ),
     "leash": Slips(
-        (ONLINE,),
+        online(*LEASHES),
         (
             ("return kl_coef, 0.0", "return 0.0, kl_coef"),
             ("kl.k2_with_ratio(outputs.logprobs_BT, batch.old_logprobs_BT,", "kl.k2(outputs.logprobs_BT,"),
@@ -371,7 +406,7 @@ SLIPS: dict[str, Slips] = {
         ),
     ),
     "_importance": Slips(
-        (ONLINE,),
+        online(*CORRECTIONS),
         (
             ("(old_BT, scored.sampler_logprobs_BT, cap=cap)", "(scored.sampler_logprobs_BT, old_BT, cap=cap)"),
             ("sampler_logprobs_BT, cap=cap)", "sampler_logprobs_BT, cap=2 * cap)"),
@@ -379,7 +414,7 @@ SLIPS: dict[str, Slips] = {
         ),
     ),
     "_critic_free": Slips(
-        (GROUPS, ONLINE),
+        (GROUPS, *online("each_variant_of_grpo_is_its_paper_s", *CORRECTIONS, *LEASHES, *REINFORCE)),
         (
             ("if not kl_coef:", "if kl_coef:"),
             ("kl_coef=kl_coef\n    )\n\n\ndef among", "kl_coef=0.0\n    )\n\n\ndef among"),
