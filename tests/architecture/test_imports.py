@@ -18,25 +18,27 @@ MAY_IMPORT = {
     "types": {"records"},
     "protocols": {"types"},
     "config": {"errors"},
+    "intervals": {"errors"},
     "functional": set(),
     "algorithms": {"functional", "types", "protocols"},
     "rewards": CARRIERS | {"functional"},
     "loops": {"types", "protocols"},
-    "feedback": {"records", "errors"},
+    "feedback": {"records", "errors", "intervals"},
     "pipeline": {"config", "errors", "protocols"},
     "data": CARRIERS | {"functional", "config"},
     "rollout": CARRIERS | {"functional"},
     "models": CARRIERS | {"functional"},
     "train": CARRIERS | {"functional"},
     "dist": CARRIERS | {"functional"},
-    "evals": CARRIERS | {"functional"},
+    "evals": CARRIERS | {"functional", "intervals"},
     "track": CARRIERS | {"functional"},
     "doctor": CARRIERS | {"functional"},
     "cli": {"stages", "config", "pipeline", "errors"},
 }
 """Rooms that each room may import beside itself; `stages`, the composition root, may import every one."""
 
-WITHOUT_TORCH = ("errors", "records", "config", "feedback.annotators", "pipeline.recipe", "pipeline.run", "cli")
+WITHOUT_TORCH = ("errors", "records", "config", "intervals", "feedback.annotators", "pipeline.recipe", "pipeline.run")
+WITHOUT_TORCH += ("cli", "feedback.agreement", "feedback.annotator_report", "feedback.reliability", "feedback.choose")
 HEAVY = ("torch", "transformers", "pydantic", "numpy", "datasets")
 HELP_SECONDS = 0.3
 
