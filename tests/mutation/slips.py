@@ -87,7 +87,7 @@ SLIPS: dict[str, Slips] = {
         ("tests/oracle/test_process_reward.py", "tests/contracts"),
         (
             ("forward.step_scores(batch.sequences, labelled)", "-forward.step_scores(batch.sequences, labelled)"),
-            ("torch.where(labelled, batch.labels_BT, 0.0)", "batch.labels_BT"),
+            ("torch.where(labelled, batch.labels_BT, 0.0)", "torch.where(labelled, 1.0 - batch.labels_BT, 0.0)"),
             ("Loss(per_step, labelled,", "Loss(per_step, batch.sequences.mask_BT,"),
             ("(logits_BT > 0) ==", "(logits_BT < 0) =="),
             ("Mean.of(logits_BT.sigmoid(), labelled)", "Mean.of(logits_BT, labelled)"),

@@ -92,6 +92,26 @@ def test_dense_events_reach_the_advantages_as_their_definition_says(gamma, lam):
         assert made.returns_BT[b].tolist() == pytest.approx([a + c for a, c in zip(wanted, v, strict=False)], abs=1e-6)
 
 
+def test_loss_and_figures_are_those_of_the_labelled_steps():
+    """By hand, at logits on both sides of 0; a step without a label counts nowhere."""
+    tables, _, _ = made_world()
+    with torch.no_grad():
+        tables.scores_XVV.normal_(generator=torch.Generator().manual_seed(5))
+        tables.values_XS.normal_(generator=torch.Generator().manual_seed(6))
+    batch = step_batch([StepExample(r[:1], r[1:], range(len(r) - 1), labels) for r, labels in SOLUTIONS])
+    loss = ProcessReward().loss(batch, TableForward(tables))
+    told = [
+        (tables.values_XS[r[0], 1 + r[1]].item() if t == 0 else tables.scores_XVV[r].item(), y)
+        for r, labels in SOLUTIONS
+        for t, y in enumerate(labels)
+        if y is not None
+    ]
+    assert loss.sum().item() == pytest.approx(sum(math.log1p(math.exp(z)) - y * z for z, y in told))
+    right = sum((z > 0) == (y > 0.5) for z, y in told) / len(told)
+    assert loss.metrics["steps/accuracy"].value == pytest.approx(right) and right != 0.5
+    assert loss.metrics["steps/probability"].value == pytest.approx(sum(1 / (1 + math.exp(-z)) for z, _ in told) / 5)
+
+
 def test_a_model_that_knows_nothing_begins_at_ln_2():
     tables, _, _ = made_world()
     with torch.no_grad():
