@@ -199,7 +199,7 @@ SLIPS: dict[str, Slips] = {
         PAIRS,
         (
             ("forward.logprobs(sequences), 0.0).sum(1)", "forward.logprobs(sequences), 0.0).mean(1)"),
-            ("sums_B / batch.sequences.mask_BT.sum(1)", "sums_B / batch.sequences.mask_BT.shape[1]"),
+            ("sums_B / batch.sequences.mask_BT.sum(1)", "sums_B / (1 + batch.sequences.mask_BT.sum(1))"),
             ("return sums_B - batch.ref_logprobs_B", "return batch.ref_logprobs_B - sums_B"),
             ("per_pair - nll_weight", "per_pair + nll_weight"),
             ("chosen, _ = batch.sides(per_token", "_, chosen = batch.sides(per_token"),
