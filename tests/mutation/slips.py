@@ -238,7 +238,7 @@ SLIPS: dict[str, Slips] = {
         UNPAIRED,
         (
             ("Mean.of(rewards_J, liked_J)", "Mean.of(rewards_J, ~liked_J)"),
-            ("log_ratios(batch, sums_B)[row_J]", "sums_J"),
+            ("log_ratios(batch, sums_B)[row_J]", "sums_B[row_J]"),
             ("Mean.of(shift_J, liked_J)", "Mean.of(shift_J, ~liked_J)"),
         ),
     ),
