@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from assent.errors import AssentError, ConfigError
 
@@ -136,6 +137,53 @@ def reward_test(
                 typer.echo(f"  {row.case:<28.28} {score:>10}  {row.expected:<28.28} {verdict}")
         if not passed:
             raise typer.Exit(1)
+
+
+class _ServesByDefault(typer.core.TyperGroup):
+    """`assent label STORE` serves; only the other words are commands."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        named = args[:1] and args[0] in self.commands
+        return super().resolve_command(ctx, args if named else ["serve", *args])
+
+
+labels = typer.Typer(cls=_ServesByDefault, no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(labels, name="label")
+StorePlace = Annotated[
+    str, typer.Argument(metavar="RUN_OR_STORE", help="The folder of a run, a store's file, or postgresql://...")
+]
+
+
+@labels.callback()
+def label() -> None:
+    """Ask people. `assent label RUN_OR_STORE` serves the page on which they answer."""
+
+
+@labels.command("serve")
+def label_serve(
+    store: StorePlace,
+    host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8321,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Only the links of invitations sign in.")] = False,
+) -> None:
+    """Serve the page until Ctrl-C; `serve` may be left out."""
+    with _told("Closed. Every answer that was given is in the store."):
+        from assent.feedback.page.serve import open_store, serve
+
+        serve(open_store(store), host=host, port=port, tokens=tokens, say=typer.echo)
+
+
+@labels.command("invite")
+def label_invite(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Who is invited.")],
+    store: StorePlace,
+    address: Annotated[str, typer.Option(help="Where the page will be served.")] = "http://127.0.0.1:8321",
+) -> None:
+    """Print a link that signs NAME in; whoever has it answers in that name."""
+    with _told():
+        from assent.feedback.page.serve import invite, open_store
+
+        typer.echo(invite(open_store(store), name, address))
 
 
 @app.command()

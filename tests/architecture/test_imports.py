@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "evals": CARRIERS | {"functional", "intervals"},
     "track": CARRIERS | {"functional"},
     "doctor": CARRIERS | {"functional"},
-    "cli": {"stages", "config", "pipeline", "errors"},
+    "cli": {"stages", "config", "pipeline", "feedback", "errors"},
 }
 """Rooms that each room may import beside itself; `stages`, the composition root, may import every one."""
 

@@ -1,0 +1,305 @@
+"""The application: sign in, be asked, answer, skip, flag, take back; and everyone's answers for who holds the key.
+
+Every form works without scripts, where the reply to a post is a redirect; with htmx it is the next question.
+"""
+
+import contextlib
+import hmac
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from assent.errors import DataError
+from assent.feedback.page.cards import card_of
+from assent.feedback.page.forms import LONGEST_COMMENT, answer_of
+from assent.feedback.page.lists import people_of, rows_of, standing_of
+from assent.feedback.page.security import Guard, Pace, csrf_fits, csrf_token, new_session
+from assent.feedback.page.visitor import ADMIN, LANGUAGE, NAME, SESSION, THEME, THEMES, Visitor, remember, visitor_of
+from assent.feedback.page.wording import LANGUAGES
+from assent.feedback.store import Shown, Store
+
+FLAGS = ("unreadable", "unsafe", "personal", "unsure", "other")
+MOST_FIELDS = 400
+"""Of one form; a solution of some hundred steps fits."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the handlers share.
+
+    Args:
+        store: where questions come from and answers go.
+        passwordless: whether a typed name signs in, and no link token.
+        admin_token: the key of the admin page.
+    """
+
+    store: Store
+    passwordless: bool
+    admin_token: str
+    templates: Environment = field(
+        default_factory=lambda: Environment(
+            loader=PackageLoader("assent.feedback.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        )
+    )
+
+
+def create_app(
+    store: Store,
+    *,
+    passwordless: bool = True,
+    admin_token: str | None = None,
+    hosts: frozenset[str] | None = None,
+    pace: Pace | None = None,
+) -> FastAPI:
+    """The page over a store.
+
+    Args:
+        store: an open store.
+        passwordless: whether a typed name signs in; else only the link of an invitation does.
+        admin_token: the key of the admin page; a new one where none is given.
+        hosts: names that requests may ask for; None for any.
+        pace: the limit on requests.
+    """
+    app = FastAPI(title="Assent", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.desk = Desk(store, passwordless, admin_token or secrets.token_urlsafe(24))
+    app.add_middleware(Guard, hosts=hosts, pace=pace or Pace())
+    app.mount("/static", StaticFiles(packages=[("assent.feedback.page", "static")]))
+    app.add_api_route("/", ask, methods=["GET"])
+    app.add_api_route("/answer", answer, methods=["POST"])
+    app.add_api_route("/skip", skip, methods=["POST"])
+    app.add_api_route("/flag", flag, methods=["POST"])
+    app.add_api_route("/undo", undo, methods=["POST"])
+    app.add_api_route("/mine", mine, methods=["GET"])
+    app.add_api_route("/admin", everyone, methods=["GET"])
+    app.add_api_route("/join/{token}", join, methods=["GET"])
+    app.add_api_route("/sign-in", sign_in, methods=["POST"])
+    app.add_api_route("/sign-out", sign_out, methods=["POST"])
+    app.add_api_route("/settings", settings, methods=["POST"])
+    return app
+
+
+# ---- what a request brings -----------------------------------------------------------
+
+
+def desk_of(request: Request) -> Desk:
+    return request.app.state.desk
+
+
+def visitor(request: Request, desk: Annotated[Desk, Depends(desk_of)]) -> Visitor:
+    whose = None if desk.passwordless else desk.store.who
+    return visitor_of(request, name_of_token=whose, admin_token=desk.admin_token)
+
+
+async def fields(request: Request, who: Annotated[Visitor, Depends(visitor)]) -> Mapping[str, str]:
+    """The form, after its token was found to be that of this browser."""
+    form = await request.form(max_files=0, max_fields=MOST_FIELDS)
+    entered = {name: value for name, value in form.items() if isinstance(value, str)}
+    if not csrf_fits(who.session, entered.pop("csrf", "")):
+        raise HTTPException(403, "This form does not belong to your session; reload the page.")
+    return entered
+
+
+TheDesk = Annotated[Desk, Depends(desk_of)]
+Who = Annotated[Visitor, Depends(visitor)]
+Entered = Annotated[Mapping[str, str], Depends(fields)]
+
+
+# ---- questions -----------------------------------------------------------------------
+
+
+def ask(request: Request, desk: TheDesk, who: Who) -> Response:
+    """The question that the visitor has before them, or the next."""
+    if who.annotator is None:
+        return _sign_in_page(request, desk, who)
+    return HTMLResponse(_work(desk, who, who.annotator, desk.store.next(who.annotator), page="page.jinja"))
+
+
+def answer(request: Request, desk: TheDesk, who: Who, entered: Entered) -> Response:
+    name = _signed_in(who)
+    try:
+        shown = desk.store.shown(entered.get("claim", ""), name)
+    except DataError:
+        return _next(request, desk, who, name, message="form_expired")
+    try:
+        said = answer_of(shown.question, entered)
+    except DataError:
+        page = "work.jinja" if _swaps(request) else "page.jinja"
+        html = _work(desk, who, name, shown, page=page, message="incomplete", wrong=True, entered=entered)
+        return HTMLResponse(html, status_code=422)
+    seconds = _seconds(entered.get("seconds", ""))
+    if seconds is None:  # no script counted: the time since it was shown, which includes other tabs and tea
+        seconds = max(0.0, time.time() - shown.at)
+    try:
+        desk.store.answer(shown.token, said, seconds, annotator=name)
+    except DataError:  # answered before, and otherwise: the first answer stands until it is taken back
+        return _next(request, desk, who, name, message="answered_before")
+    return _next(request, desk, who, name)
+
+
+def skip(request: Request, desk: TheDesk, who: Who, entered: Entered) -> Response:
+    name = _signed_in(who)
+    with contextlib.suppress(DataError):  # a form sent twice, or an old one: what is next is next all the same
+        desk.store.skip(entered.get("claim", ""), annotator=name)
+    return _next(request, desk, who, name)
+
+
+def flag(request: Request, desk: TheDesk, who: Who, entered: Entered) -> Response:
+    name = _signed_in(who)
+    reason = entered.get("flag", "")
+    if reason not in FLAGS:
+        raise HTTPException(422, f"A report names one of {', '.join(FLAGS)}.")
+    note = entered.get("note", "").strip()[:LONGEST_COMMENT]
+    with contextlib.suppress(DataError):
+        desk.store.flag(entered.get("claim", ""), f"{reason}: {note}" if note else reason, annotator=name)
+    return _next(request, desk, who, name)
+
+
+def undo(request: Request, desk: TheDesk, who: Who, entered: Entered) -> Response:
+    name = _signed_in(who)
+    taken_back = desk.store.undo(name)
+    return _next(request, desk, who, name, message="undone" if taken_back else "nothing_to_undo")
+
+
+# ---- lists ---------------------------------------------------------------------------
+
+
+def mine(desk: TheDesk, who: Who) -> Response:
+    """The visitor's own answers, and nobody else's."""
+    name = _signed_in(who)
+    rows = rows_of(desk.store, name, who.words)
+    return _render(desk, who, "answers.jinja", heading=who.words("mine"), rows=rows, people=None, selected=name)
+
+
+def everyone(request: Request, desk: TheDesk, who: Who, token: str = "", annotator: str = "") -> Response:
+    """Everyone's answers, one annotator at a time; the key moves from the address into a cookie, out of sight."""
+    if token:
+        if not hmac.compare_digest(token.encode(), desk.admin_token.encode()):
+            raise HTTPException(403, "This is not the key of the admin page.")
+        response = RedirectResponse("/admin", status_code=303)
+        remember(response, request, ADMIN, token, path="/admin")
+        return response
+    if not who.is_admin:
+        raise HTTPException(403, "The admin page opens with the address that the terminal printed.")
+    people = people_of(desk.store)
+    rows = rows_of(desk.store, annotator, who.words) if annotator else []
+    heading = who.words("everyone")
+    return _render(desk, who, "answers.jinja", heading=heading, rows=rows, people=people, selected=annotator)
+
+
+# ---- sign-in and settings ------------------------------------------------------------
+
+
+def join(request: Request, desk: TheDesk, who: Who, token: str) -> Response:
+    """The link of an invitation: it signs this browser in."""
+    if desk.passwordless or desk.store.who(token) is None:
+        return _sign_in_page(request, desk, who, message="bad_link", status=403)
+    response = RedirectResponse("/", status_code=303)
+    remember(response, request, SESSION, token)
+    return response
+
+
+def sign_in(request: Request, desk: TheDesk, entered: Entered) -> Response:
+    """A typed name, where names are enough."""
+    name = " ".join(entered.get("name", "").split())
+    if not desk.passwordless or not NAME.fullmatch(name):
+        raise HTTPException(403, "Signing in by name is not possible here, or not with this name.")
+    response = RedirectResponse("/", status_code=303)
+    remember(response, request, SESSION, f"{new_session()}:{name}")
+    return response
+
+
+def sign_out(entered: Entered) -> Response:
+    response = RedirectResponse("/", status_code=303)
+    response.delete_cookie(SESSION, path="/")
+    return response
+
+
+def settings(request: Request, entered: Entered) -> Response:
+    response = RedirectResponse("/", status_code=303)
+    for name, cookie, allowed in (("language", LANGUAGE, LANGUAGES), ("theme", THEME, THEMES)):
+        if entered.get(name) in allowed:
+            remember(response, request, cookie, entered[name])
+    return response
+
+
+# ---- replies -------------------------------------------------------------------------
+
+
+def _signed_in(who: Visitor) -> str:
+    if who.annotator is None:
+        raise HTTPException(401, "Sign in first; open the first page.")
+    return who.annotator
+
+
+def _swaps(request: Request) -> bool:
+    """Whether htmx asked, and puts the reply in place of the last question."""
+    return request.headers.get("hx-request") == "true"
+
+
+def _next(request: Request, desk: Desk, who: Visitor, name: str, message: str = "") -> Response:
+    if not _swaps(request):
+        return RedirectResponse("/", status_code=303)
+    return HTMLResponse(_work(desk, who, name, desk.store.next(name), page="work.jinja", message=message))
+
+
+def _work(
+    desk: Desk,
+    who: Visitor,
+    name: str,
+    shown: Shown | None,
+    *,
+    page: str,
+    message: str = "",
+    wrong: bool = False,
+    entered: Mapping[str, str] | None = None,
+) -> str:
+    return desk.templates.get_template(page).render(
+        words=who.words,
+        csrf=who.csrf,
+        theme=who.theme,
+        card=card_of(shown.question, shown.order, who.words) if shown else None,
+        claim=shown.token if shown else "",
+        progress=standing_of(desk.store, name, finished=shown is None),
+        message=who.words(message) if message else "",
+        wrong=wrong,
+        entered=entered or {},
+        flags=FLAGS,
+    )
+
+
+def _render(desk: Desk, who: Visitor, page: str, **what: object) -> Response:
+    html = desk.templates.get_template(page).render(words=who.words, csrf=who.csrf, theme=who.theme, **what)
+    return HTMLResponse(html)
+
+
+def _sign_in_page(request: Request, desk: Desk, who: Visitor, message: str = "", status: int = 200) -> Response:
+    """The form to sign in; its token needs a cookie, which comes with it where there is none yet."""
+    session = who.session or new_session()
+    html = desk.templates.get_template("sign_in.jinja").render(
+        words=who.words,
+        csrf=csrf_token(session),
+        theme=who.theme,
+        message=who.words(message) if message else "",
+        wrong=bool(message),
+        passwordless=desk.passwordless,
+    )
+    response = HTMLResponse(html, status_code=status)
+    if not who.session:
+        remember(response, request, SESSION, session)
+    return response
+
+
+def _seconds(entered: str) -> float | None:
+    """Seconds in sight, as the browser counted them; None where it did not."""
+    try:
+        seconds = float(entered)
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < 86_400 else None

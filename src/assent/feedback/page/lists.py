@@ -1,0 +1,157 @@
+"""Answers and progress in rows, for the lists of the page."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import singledispatch
+
+from assent.feedback.answers import (
+    Answer,
+    Choice,
+    DemonstrationAnswer,
+    EditAnswer,
+    PairAnswer,
+    RankingAnswer,
+    RatingAnswer,
+    StepsAnswer,
+)
+from assent.feedback.page.cards import LETTERS
+from assent.feedback.page.text import visible
+from assent.feedback.page.wording import Words
+from assent.feedback.questions import OVERALL, Question
+from assent.feedback.store import Answered, Store
+
+MOST_ROWS = 200
+"""Answers in a list, the latest first."""
+LONGEST_CELL = 160
+"""Characters of a text in a list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One answer in a list."""
+
+    when: str
+    who: str
+    question: str
+    what: str
+    seconds: str
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One annotator in the list of all; `pace` is the mean of seconds per answer."""
+
+    name: str
+    answered: int
+    skipped: int
+    flagged: int
+    pace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one annotator has come.
+
+    Args:
+        done: answers of theirs.
+        total: with those that are still open to anyone.
+        pace: mean seconds of an answer, rounded; 0 before the first.
+        minutes_left: for what is open, alone and at that pace; 0 when unknown.
+        waiting: nothing is left for them, but others have not finished.
+    """
+
+    done: int
+    total: int
+    pace: int
+    minutes_left: int
+    waiting: bool
+
+
+def standing_of(store: Store, annotator: str, *, finished: bool) -> Standing:
+    """The progress bar of one annotator."""
+    own, left = store.progress(annotator=annotator), store.progress().left
+    each = own.seconds / own.answers if own.answers else 0.0
+    open_to_them = 0 if finished else left
+    return Standing(
+        own.answers, own.answers + open_to_them, round(each), round(open_to_them * each / 60), finished and left > 0
+    )
+
+
+def people_of(store: Store) -> list[Person]:
+    """Everyone who answered, skipped or reported anything."""
+    return [
+        Person(name, p.answers, p.skipped, p.flagged, f"{p.seconds / p.answers:.1f}" if p.answers else "–")
+        for name, p in store.annotators().items()
+    ]
+
+
+def rows_of(store: Store, annotator: str, words: Words) -> list[Row]:
+    """The latest answers of one annotator that stand, the last first."""
+    latest = deque(store.answers(annotator=annotator), maxlen=MOST_ROWS)
+    return [_row(answered, words) for answered in reversed(latest)]
+
+
+def _row(answered: Answered, words: Words) -> Row:
+    when = datetime.fromtimestamp(answered.at, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+    said = summary(answered.answer, words)
+    return Row(when, answered.annotator, _short(_prompt(answered.question)), said, f"{answered.seconds:.1f}")
+
+
+@singledispatch
+def summary(answer: Answer, words: Words) -> str:
+    """The answer in a line; responses are named by the letter of their place."""
+    raise TypeError(f"no summary of a {type(answer).__name__}; add one to page/lists.py")
+
+
+@summary.register
+def _(answer: PairAnswer, words: Words) -> str:
+    return _by_dimension({name: _choice(choice, words) for name, choice in answer.choices.items()}, words)
+
+
+@summary.register
+def _(answer: RankingAnswer, words: Words) -> str:
+    return _by_dimension({name: _order(ranks) for name, ranks in answer.ranks.items()}, words)
+
+
+@summary.register
+def _(answer: RatingAnswer, words: Words) -> str:
+    return _by_dimension({name: str(score) for name, score in answer.scores.items()}, words)
+
+
+@summary.register
+def _(answer: StepsAnswer, words: Words) -> str:
+    return " ".join("–" if mark is None else words(mark.value) for mark in answer.marks)
+
+
+@summary.register(EditAnswer)
+@summary.register(DemonstrationAnswer)
+def _(answer: EditAnswer | DemonstrationAnswer, words: Words) -> str:
+    return _short(answer.text)
+
+
+def _by_dimension(said: dict[str, str], words: Words) -> str:
+    if tuple(said) == OVERALL:
+        return said[OVERALL[0]]
+    return "; ".join(f"{words.of(name)}: {text}" for name, text in said.items())
+
+
+def _choice(choice: Choice, words: Words) -> str:
+    if choice.preferred is None:
+        return words("both_bad" if choice.both_bad else "tie")
+    return words("is_better", letter=LETTERS[choice.preferred], degree=words.of(choice.degree.value))
+
+
+def _order(ranks: Sequence[int]) -> str:
+    tiers = [[LETTERS[i] for i, rank in enumerate(ranks) if rank == tier] for tier in sorted(set(ranks))]
+    return " > ".join(" = ".join(tier) for tier in tiers)
+
+
+def _prompt(question: Question) -> str:
+    return question.prompt if isinstance(question.prompt, str) else question.prompt[-1].content
+
+
+def _short(text: str) -> str:
+    line = visible(" ".join(text.split()))
+    return line if len(line) <= LONGEST_CELL else f"{line[: LONGEST_CELL - 1]}…"

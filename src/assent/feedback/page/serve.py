@@ -1,0 +1,104 @@
+"""Serving the page: on this machine without passwords, elsewhere only with link tokens."""
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+
+from assent.errors import ConfigError, DataError
+from assent.feedback.page.app import create_app
+from assent.feedback.page.security import is_loopback
+from assent.feedback.page.visitor import NAME
+from assent.feedback.store import Store
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+STORE_OF_A_RUN = "feedback.db"
+"""Where the folder of a run keeps its store."""
+
+
+def open_store(where: str) -> Store:
+    """The store that is to be labelled.
+
+    Args:
+        where: the folder of a run, the file of a store, or a URL.
+
+    Raises:
+        DataError: there is nothing at that path, or it is not a store.
+    """
+    if "://" in where:
+        return Store.open(where)
+    path = Path(where).expanduser()
+    file = path / STORE_OF_A_RUN if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(
+            f"there is no store at {where}",
+            got=f"no file {file}",
+            why="a new store would have no questions, and a slip in the path would go unnoticed",
+            fix="give the folder of a run that asks people, or the file that questions were added to",
+        )
+    return Store.open(str(file))
+
+
+def invite(store: Store, name: str, address: str) -> str:
+    """A link that signs `name` in at the page served at `address`.
+
+    Raises:
+        DataError: the page could not show this name.
+    """
+    if not NAME.fullmatch(name):
+        raise DataError(
+            "this name cannot sign in",
+            got=name,
+            why="names stand in lists, exports and file names",
+            fix="use letters, digits, spaces, dots, hyphens and @, 60 at most",
+        )
+    return f"{address.rstrip('/')}/join/{store.invite(name)}"
+
+
+def check_address(host: str, *, tokens: bool) -> None:
+    """Refuse to listen where others can reach the page while anybody could answer under any name.
+
+    Raises:
+        ConfigError: `host` is not this machine's own, and sign-in by tokens is off.
+    """
+    if not is_loopback(host) and not tokens:
+        raise ConfigError(
+            "the page cannot be served to other machines without sign-in",
+            got=f"host {host!r} without tokens",
+            why="whoever reaches the address could answer in anybody's name, and read what was asked",
+            fix="invite each annotator with `assent label invite NAME STORE` and serve with --tokens, or leave out "
+            "--host to serve this machine alone",
+        )
+
+
+def serve(
+    store: Store,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8321,
+    tokens: bool = False,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve until Ctrl-C.
+
+    Args:
+        store: where questions come from and answers go.
+        host: the interface to listen on.
+        port: 8321 unless said otherwise.
+        tokens: whether annotators sign in by the link that they were sent, and not by a name that they type.
+        say: where the addresses are told.
+
+    Raises:
+        ConfigError: see `check_address`.
+    """
+    check_address(host, tokens=tokens)
+    admin = secrets.token_urlsafe(24)
+    hosts = frozenset({*LOCAL_NAMES, host}) if is_loopback(host) else None
+    app = create_app(store, passwordless=not tokens, admin_token=admin, hosts=hosts)
+    named = f"[{host}]" if ":" in host else host
+    say(f"Answer at http://{named}:{port}/" + (" with the link of an invitation" if tokens else ""))
+    say(f"Everyone's answers: http://{named}:{port}/admin?token={admin}")
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
