@@ -1,0 +1,201 @@
+"""What the page refuses, and what its headers forbid the browser."""
+
+import re
+
+import pytest
+from fastapi.testclient import TestClient
+from tests.feedback.page.questions import HOSTILE, MANY, field, sign_in
+from typer.testing import CliRunner
+
+from assent.cli import app as command_line
+from assent.errors import ConfigError, DataError
+from assent.feedback.page import serve as serving
+from assent.feedback.page.app import create_app
+from assent.feedback.page.security import LONGEST_BODY, Pace, csrf_fits, csrf_token, is_loopback
+from assent.feedback.questions import PairQuestion
+
+
+def answers(store):
+    return list(store.answers())
+
+
+def entry(page, **more):
+    return {"csrf": field(page, "csrf"), "claim": field(page, "claim"), "seconds": "3.5", **more}
+
+
+def test_every_reply_carries_the_policy(client, pairs):
+    sign_in(client, "Ann")
+    for path in ("/", "/mine", "/admin", "/static/label.js", "/nowhere"):
+        headers = client.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
+        assert headers["x-frame-options"] == "DENY" and headers["x-content-type-options"] == "nosniff"
+
+
+def test_no_page_has_inline_scripts_styles_or_outside_addresses(client, each_kind):
+    page = sign_in(client, "Ann")
+    seen = []
+    for _ in each_kind:
+        seen.append(page)
+        page = client.post("/skip", data=entry(page)).text
+    for html in [*seen, page, client.get("/mine").text]:
+        assert not re.search(r"<script(?![^>]*\bsrc=\"/static/)|<style|\sstyle=|\son\w+=", html)
+        assert not re.search(r"(?:src|href|action)=\"(?!/|#)", html)
+    for name in ("label.js", "page.css", "htmx.min.js"):
+        assert "//" not in re.findall(r"url\(([^)]*)\)|@import", client.get(f"/static/{name}").text)
+
+
+def test_hostile_output_stays_text_in_the_page(client, store):
+    store.add([PairQuestion("hostile", HOSTILE, (HOSTILE, f"x {HOSTILE}"))])
+    page = sign_in(client, "Ann")
+    assert "<script>window" not in page and "<img" not in page and "<b>bold" not in page
+    assert page.count("</textarea>") == 1, "the one of the page's own comment field"
+
+
+def test_a_form_without_its_token_or_with_anothers_is_refused(client, app, store, pairs):
+    page = sign_in(client, "Ann")
+    good = entry(page, **{"choice-0": "tie"})
+    for token in ("", "0" * 64, csrf_token("another session")):
+        assert client.post("/answer", data=good | {"csrf": token}).status_code == 403
+    with TestClient(app) as stranger:
+        assert stranger.post("/answer", data=good | {"csrf": csrf_token("")}).status_code == 403
+        assert stranger.post("/answer", data=good).status_code == 403
+    assert not answers(store)
+    assert client.post("/answer", data=good).status_code == 200
+    assert len(answers(store)) == 1
+    assert not csrf_fits("", csrf_token(""))
+
+
+@pytest.mark.parametrize(
+    "headers", [{"sec-fetch-site": "cross-site"}, {"origin": "http://evil.example"}, {"origin": "null"}]
+)
+def test_a_form_sent_from_another_site_is_refused(client, store, pairs, headers):
+    page = sign_in(client, "Ann")
+    reply = client.post("/answer", data=entry(page, **{"choice-0": "tie"}), headers=headers)
+    assert reply.status_code == 403 and not answers(store)
+
+
+def test_cookies_are_out_of_reach(client):
+    page = client.get("/")
+    cookie = client.post(
+        "/sign-in", data={"csrf": field(page.text, "csrf"), "name": "Ann"}, follow_redirects=False
+    ).headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=strict" in cookie
+
+
+def test_only_the_names_served_are_answered(store):
+    app = create_app(store, hosts=frozenset({"localhost"}))
+    with TestClient(app, base_url="http://localhost:1") as here:
+        assert here.get("/").status_code == 200
+        assert here.get("/", headers={"host": "rebound.example"}).status_code == 421
+
+
+def test_floods_are_slowed_and_let_go_on_later():
+    clock = iter([0.0, 0.0, 0.0, 0.0, 1.0, 1.0]).__next__
+    pace = Pace(burst=2, per_second=1, clock=clock)
+    assert [pace.allows("a"), pace.allows("a"), pace.allows("a")] == [True, True, False]
+    assert pace.allows("b"), "each visitor has a bucket"
+    assert [pace.allows("a"), pace.allows("a")] == [True, False]
+
+
+def test_a_flood_gets_429(store):
+    with TestClient(create_app(store, pace=Pace(burst=3, per_second=0))) as client:
+        codes = [client.get("/").status_code for _ in range(5)]
+    assert codes == [200, 200, 200, 429, 429]
+
+
+def test_long_bodies_are_refused_with_and_without_a_length(client, pairs):
+    page = sign_in(client, "Ann")
+    data = entry(page, comment="x" * (LONGEST_BODY + 1), **{"choice-0": "tie"})
+    assert client.post("/answer", data=data).status_code == 413
+    pieces = (b"x" * 65_536 for _ in range(LONGEST_BODY // 65_536 + 1))
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    assert client.post("/answer", content=pieces, headers=headers).status_code == 413
+
+
+def test_an_annotator_sees_their_own_answers_only(app, store, pairs):
+    with TestClient(app) as ann, TestClient(app) as bob:
+        page = sign_in(ann, "Ann")
+        ann.post("/answer", data=entry(page, comment="ann's words", **{"choice-0": "tie"}))
+        (given,) = answers(store)
+        sign_in(bob, "Bob")
+        assert given.question.prompt in ann.get("/mine").text
+        assert given.question.prompt not in bob.get("/mine").text
+        for who in (ann, bob):
+            assert who.get("/admin").status_code == 403
+            assert who.get("/admin?token=guess").status_code == 403
+        admin = bob.get("/admin?token=key-of-the-admin")
+        assert admin.url.query in (b"", ""), "the key does not stay in the address"
+        assert "Ann" in admin.text and given.question.prompt in bob.get("/admin?annotator=Ann").text
+
+
+def test_a_claim_is_of_use_to_nobody_else(app, store, pairs):
+    with TestClient(app) as ann, TestClient(app) as bob:
+        claim = field(sign_in(ann, "Ann"), "claim")
+        page = sign_in(bob, "Bob")
+        bob.post("/answer", data=entry(page, **{"choice-0": "tie"}) | {"claim": claim})
+        for path in ("/skip", "/flag"):
+            bob.post(path, data=entry(page, flag="other") | {"claim": claim})
+    assert not answers(store)
+    assert {e.what for e in store.events()} == {"asked", "shown"}
+
+
+@pytest.fixture
+def invited(store):
+    store.add(MANY)
+    return create_app(store, passwordless=False, admin_token="key-of-the-admin", pace=Pace(1e6, 1e6))
+
+
+def test_with_tokens_only_a_link_signs_in(invited, store):
+    token = store.invite("Ann")
+    with TestClient(invited) as client:
+        page = client.get("/")
+        assert 'id="answer"' not in page.text
+        assert client.post("/sign-in", data={"csrf": field(page.text, "csrf"), "name": "Ann"}).status_code == 403
+        client.cookies.set("assent_session", "secret:Ann")
+        assert 'id="answer"' not in client.get("/").text, "the cookie of a typed name is no token"
+        client.cookies.clear()
+        assert client.get("/join/guess").status_code == 403
+        page = client.get(f"/join/{token}")
+        assert 'id="answer"' in page.text and token not in page.text
+        client.post("/answer", data=entry(page.text, **{"choice-0": "tie"}))
+        assert [a.annotator for a in answers(store)] == ["Ann"]
+        store.revoke(token)
+        assert 'id="answer"' not in client.get("/").text
+        assert client.post("/skip", data=entry(page.text)).status_code == 401
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_other_interfaces_need_tokens(host):
+    with pytest.raises(ConfigError, match="without sign-in"):
+        serving.check_address(host, tokens=False)
+    serving.check_address(host, tokens=True)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])
+def test_this_machine_needs_none(host):
+    assert is_loopback(host)
+    serving.check_address(host, tokens=False)
+
+
+def test_invitations_are_links(store):
+    link = serving.invite(store, "Ann", "http://127.0.0.1:8321/")
+    assert store.who(link.removeprefix("http://127.0.0.1:8321/join/")) == "Ann"
+    with pytest.raises(DataError, match="cannot sign in"):
+        serving.invite(store, "../x", "http://127.0.0.1:8321")
+
+
+def test_a_store_that_is_not_there_is_not_made(tmp_path, store):
+    with pytest.raises(DataError, match="no store"):
+        serving.open_store(str(tmp_path / "slip.db"))
+    with pytest.raises(DataError, match="no store"):
+        serving.open_store(str(tmp_path / "folder"))
+    assert serving.open_store(str(tmp_path)).who("x") is None, "the folder of a run holds its store"
+
+
+def test_the_command_line_refuses_other_interfaces_and_invites(tmp_path, store):
+    where = str(tmp_path / "feedback.db")
+    refused = CliRunner().invoke(command_line, ["label", where, "--host", "0.0.0.0"])
+    assert refused.exit_code == 2 and "without sign-in" in refused.output
+    link = CliRunner().invoke(command_line, ["label", "invite", "Ann", where, "--address", "http://h:1"]).output.strip()
+    assert store.who(link.removeprefix("http://h:1/join/")) == "Ann"
