@@ -12,10 +12,13 @@ QUICK := tests/architecture tests/functional tests/pipeline tests/track tests/te
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check quick lint format types docs clean
+PEERS := .peers
+PEER_ENVIRONMENTS := $(PEERS)/trl-1.12/.ready $(PEERS)/trl-newest/.ready
+
+.PHONY: bench-peers help setup quickstart test check quick lint format types docs clean
 
 help:  ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(READY)  ## prepare .venv with the versions that were tested; at once when nothing changed
 
@@ -49,6 +52,17 @@ format: setup  ## let ruff repair what it can
 
 types: setup  ## mypy
 	$(BIN)/mypy
+
+bench-peers: setup $(PEER_ENVIRONMENTS)  ## the same work by TRL and by Assent, side by side; about an hour on two free cores
+	$(BIN)/python benchmarks/peers/compare.py --sizes S M
+	$(BIN)/python benchmarks/peers/compare.py --sizes S --families llama
+
+# Again torch first, so that TRL cannot bring another one.
+$(PEERS)/%/.ready: benchmarks/peers/requirements-%.txt
+	$(PYTHON) -m venv $(PEERS)/$*
+	$(PEERS)/$*/bin/python -m pip install --quiet "$$(grep '^torch==' $<)"
+	$(PEERS)/$*/bin/python -m pip install --quiet -r $<
+	@touch $@
 
 docs: setup  ## write again what is generated: docs/metrics.md
 	$(BIN)/python -m assent.track.catalogue > docs/metrics.md

@@ -18,19 +18,33 @@ class Gate:
         os.dup2(2, 1)
         self.started = (0.0, 0.0)
         self.losses: list[float] = []
+        self.slots = 0
+        self.lengths: list[int] = []
+
+    def watch(self, model) -> None:
+        """Count the slots, padding included, that go through the model's trunk."""
+
+        def count(_, arguments, named) -> None:
+            ids = named.get("input_ids", arguments[0] if arguments else None)
+            self.slots += 0 if ids is None else ids.numel()
+
+        model.base_model.register_forward_pre_hook(count, with_kwargs=True)
 
     def wait(self) -> None:
         """Until told to go; ends the process when told to end."""
         order = sys.stdin.readline().strip()
         if order != "go":
             os._exit(0)
-        self.losses = []
+        self.losses, self.slots, self.lengths = [], 0, []
         self.started = (time.perf_counter(), time.process_time())
 
     def done(self, units: float, **more: float) -> None:
         """Answer for `units` of work since the last `wait`."""
         wall, cpu = time.perf_counter() - self.started[0], time.process_time() - self.started[1]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        answer = {"units": units, "wall": wall, "cpu": cpu, "losses": self.losses, "peak_mb": peak, **more}
+        answer = {"units": units, "wall": wall, "cpu": cpu, "losses": self.losses, "peak_mb": peak}
+        answer |= {"slots": self.slots} if self.slots else {}
+        answer |= {"length": sum(self.lengths) / len(self.lengths)} if self.lengths else {}
+        answer |= more
         self.answers.write(json.dumps(answer) + "\n")
         self.answers.flush()

@@ -8,6 +8,7 @@ import argparse
 import copy
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,9 @@ from assent.train.weighing import WeightedScorer
 from assent.types import ComparisonBatch, Prompt, ReferencedPairBatch, Sampling, Sequences, TokenBatch
 
 LR, ROWS, LONGEST, END = 1e-4, 16, 128, 0
+BUDGET = int(os.environ.get("ASSENT_BUDGET", "1024"))
+"""Slots of a micro-batch: on a CPU, what stays in its caches."""
+
 gate = Gate()
 
 
@@ -41,13 +45,16 @@ def learner_of(forward: ModelForward, roles: dict, steps: int = 10**6) -> LocalL
     optimizers = [
         o for r, m in roles.items() for o in AdamW(LR).build([(f"{r}.{n}", p) for n, p in m.named_parameters()])
     ]
+    for model in roles.values():
+        if hasattr(model, "base_model") or hasattr(model, "model"):
+            gate.watch(model if hasattr(model, "base_model") else model.model)
     return LocalLearner(
         forward,
         roles,
         optimizers,
         schedule=Schedule("constant"),
         total_steps=steps,
-        token_budget=8192,
+        token_budget=BUDGET,
         seed=0,
         quarantine=Path("/tmp/assent-peers"),
         processes=Alone(),
@@ -108,6 +115,7 @@ def dpo(folder: Path, rows: list[dict], *, precomputed: bool = False) -> None:
     causal, ref = load_causal(folder / "policy"), load_causal(folder / "policy")
     ref.model.requires_grad_(False)
     learner = learner_of(ModelForward(policy=causal.model), {"policy": causal.model})
+    gate.watch(ref.model)
     read = ModelForward(policy=ref.model)
 
     def sums(sequences: Sequences) -> torch.Tensor:
@@ -167,7 +175,7 @@ def grpo(folder: Path, rows: list[dict]) -> None:
         [WeightedScorer(scorer)],
         shaping=Shaping(),
         kl_control=KLControl(0.04),
-        token_budget=8192,
+        token_budget=BUDGET,
     )
     online(source, scoring, GRPO(), learner, units=32)
 
@@ -200,7 +208,7 @@ def ppo(folder: Path, rows: list[dict], *, shared: bool = False) -> None:
         [WeightedScorer(scorer)],
         shaping=Shaping(),
         kl_control=KLControl(0.05),
-        token_budget=8192,
+        token_budget=BUDGET,
     )
     online(source, CriticScoring(scoring, forward.values), PPO(epochs=4, minibatches=4), learner, units=64)
 

@@ -85,6 +85,7 @@ def sft(folder, rows, tokenizer):
         ]
     )
     model = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
+    gate.watch(model)
     config = SFTConfig(**common(folder), max_length=None, completion_only_loss=True, packing=False)
     trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer)
     real = sum(len(r["prompt"]) + len(r["responses"][0]) for r in rows) / len(rows)
@@ -100,6 +101,7 @@ def reward(folder, rows, tokenizer):
         [{"chosen_ids": r["prompt"] + r["responses"][0], "rejected_ids": r["prompt"] + r["responses"][1]} for r in rows]
     )
     model = AutoModelForSequenceClassification.from_pretrained(folder / "reward", num_labels=1, dtype=torch.float32)
+    gate.watch(model)
     config = RewardConfig(**common(folder), max_length=None)
     trainer = RewardTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer)
     trainer.add_callback(Gated(ROWS, STEPS["reward"]))
@@ -122,6 +124,9 @@ def dpo(folder, rows, tokenizer, *, precomputed: bool = False):
     )
     model = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
     ref = None if precomputed else AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
+    for each in (model, ref):
+        if each is not None:
+            gate.watch(each)
     config = DPOConfig(**common(folder), max_length=None, beta=0.1, precompute_ref_log_probs=precomputed)
     trainer = DPOTrainer(model=model, ref_model=ref, args=config, train_dataset=data, processing_class=tokenizer)
     trainer.add_callback(Gated(ROWS, STEPS["dpo"]))
@@ -139,6 +144,7 @@ def grpo(folder, rows, tokenizer):
     data = Dataset.from_list([{"prompt": text(tokenizer, r["prompt"])} for r in rows])
     model = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
     settings = common(folder) | {"per_device_train_batch_size": 32}
+    gate.watch(model)
     config = GRPOConfig(
         **settings,
         num_generations=8,
@@ -152,6 +158,7 @@ def grpo(folder, rows, tokenizer):
     )
 
     def length(completions, **_):
+        gate.lengths += [len(c.split()) for c in completions]
         return [len(c.split()) / LONGEST for c in completions]
 
     trainer = GRPOTrainer(model=model, reward_funcs=length, args=config, train_dataset=data, processing_class=tokenizer)
@@ -169,6 +176,7 @@ def ppo(folder, rows, tokenizer):
             gate.wait()
 
     data = Dataset.from_list([{"input_ids": r["prompt"]} for r in rows])
+    tokenizer.padding_side = "left"
     load = dict(dtype=torch.float32)
     policy, ref = (AutoModelForCausalLM.from_pretrained(folder / "policy", **load) for _ in "ab")
     value, judge = (
@@ -229,8 +237,29 @@ def rollouts(folder, rows, tokenizer):
         gate.done(useful)
 
 
+def rollouts_batch(folder, rows, tokenizer):
+    """transformers' continuous batching, with at most 32 requests at a time, as many prompts known at once as ours."""
+    from transformers import GenerationConfig
+    from transformers.generation.configuration_utils import ContinuousBatchingConfig
+
+    model = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32).eval()
+    settings = GenerationConfig(
+        max_new_tokens=LONGEST, do_sample=True, top_k=0, top_p=1.0, temperature=1.0,
+        eos_token_id=0, pad_token_id=1,
+    )  # fmt: skip
+    batching = ContinuousBatchingConfig(max_batch_tokens=2048, num_blocks=256, max_requests_per_batch=32)
+    start = 0
+    while True:
+        gate.wait()
+        some = [rows[(start + i) % len(rows)]["prompt"] for i in range(256)]
+        start += 256
+        with torch.no_grad():
+            out = model.generate_batch(some, generation_config=settings, continuous_batching_config=batching)
+        gate.done(sum(len(o.generated_tokens) for o in out.values()))
+
+
 STEPS = {"sft": 2, "reward": 2, "dpo": 1, "grpo": 1, "ppo": 1, "rollouts": 1}
-WORK = {f.__name__: f for f in (sft, reward, dpo, dpo_precomputed, grpo, ppo, rollouts)}
+WORK = {f.__name__: f for f in (sft, reward, dpo, dpo_precomputed, grpo, ppo, rollouts, rollouts_batch)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

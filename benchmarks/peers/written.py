@@ -1,0 +1,82 @@
+"""The results as a page."""
+
+from pathlib import Path
+
+from table import CASES, MEMORY_TARGET
+
+
+def write(every: dict, path: Path) -> None:
+    """One line for every target, those not measured too; then the details of every measurement."""
+    lines = [
+        "# Assent and TRL side by side",
+        "",
+        f"Machine: {every['machine']}; Python {every['python']}. Written by `benchmarks/peers/compare.py`, which",
+        "`make bench-peers` runs.",
+        "",
+        "Ratio = units a second of Assent over those of the other side, fp32, turn by turn on the same core:",
+        "median (lowest to highest). By CPU time = by the process's own seconds, which other jobs of a shared machine",
+        "disturb least; where the load was above 1 it is the one to read. Memory = peak resident memory of the process,",
+        "libraries included, ours over theirs. Losses of the first 10 steps agree where the algorithm is the same, else",
+        "no ratio is given. Limit = least FLOPs over matmul speed (decoding: or weights over memory speed), measured in",
+        "the same run; 100 % is out of reach.",
+        "",
+        "## Targets",
+        "",
+        "| work | size | target | by CPU time | met | memory (target 0.5) | met |",
+        "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for case in CASES:
+        for size, target in case.targets.items():
+            lines.append(_target(case.name, size, target, every["rows"]))
+    lines += [
+        "",
+        "## Every measurement",
+        "",
+        "| work | model | threads | TRL | pairs, load | CPU time | wall | ours /s, theirs /s (CPU) | MB ours, theirs "
+        "| share of limit ours, theirs | slots run, ours / theirs | largest loss gap | mean length | date |",
+        "|" + "---|" * 14,
+    ]
+    lines += [_detail(row) for row in sorted(every["rows"], key=lambda r: (r["case"], r["size"], r["family"]))]
+    versions = sorted({", ".join(f"{n} {v}" for n, v in r["versions"].items()) for r in every["rows"]})
+    lines += ["", "Versions of the other side: " + "; ".join(versions) + ".", ""]
+    path.write_text("\n".join(lines))
+
+
+def _target(name: str, size: str, target: float, rows: list[dict]) -> str:
+    found = [
+        r for r in rows if (r["case"], r["size"], r["family"], r["threads"]) == (name, size, "gpt2", 1)
+    ]  # fmt: skip
+    good = [r for r in found if "ratio_cpu" in r]
+    if not good:
+        why = found[-1].get("refused", found[-1].get("failed", "")) if found else "not measured"
+        return f"| {name} | {size} | >= {target:g} | {why} | - | - | - |"
+    row = good[-1]
+    ratio, memory = row["ratio_cpu"]["median"], row["memory_ratio"]
+    return (
+        f"| {name} | {size} | >= {target:g} | {_spread(row['ratio_cpu'])} | {_met(ratio >= target)} "
+        f"| {memory:.2f} | {_met(memory <= MEMORY_TARGET)} |"
+    )
+
+
+def _met(is_met: bool) -> str:
+    return "yes" if is_met else "no"
+
+
+def _spread(ratio: dict) -> str:
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+
+
+def _detail(row: dict) -> str:
+    head = f"| {row['case']} | {row['size']} {row['family']} | {row['threads']} | {row['versions']['trl']} "
+    if "ratio_cpu" not in row:
+        return head + f"| {row.get('refused', row.get('failed'))} |" + " |" * 8 + f" {row['date']} |"
+    ours, theirs = row["ours"], row["theirs"]
+    shares = [f"{100 * s['share_of_limit']:.0f} %" if "share_of_limit" in s else "-" for s in (ours, theirs)]
+    slots = f"{ours['slots'] / theirs['slots']:.2f}" if "slots" in ours and "slots" in theirs else "-"
+    lengths = [f"{s['length']:.0f}" if "length" in s else "-" for s in (ours, theirs)]
+    gap = f"{row['largest_loss_gap']:.1g}" if "largest_loss_gap" in row else "-"
+    return head + (
+        f"| {row['pairs']}, {row['load']:.1f} | {_spread(row['ratio_cpu'])} | {_spread(row['ratio_wall'])} "
+        f"| {ours['rate_cpu']:.4g}, {theirs['rate_cpu']:.4g} | {row['memory_mb'][0]:.0f}, {row['memory_mb'][1]:.0f} "
+        f"| {', '.join(shares)} | {slots} | {gap} | {', '.join(lengths)} | {row['date']} |"
+    )
