@@ -1,0 +1,75 @@
+"""The driver of `benchmarks/peers`: it refuses to call other work faster, and its page leaves no target out."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parents[1] / "benchmarks" / "peers"
+
+
+@pytest.fixture
+def peers(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    for name in ("table", "limits", "written", "compare", "workload"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import compare
+
+    return compare
+
+
+def answers(losses):
+    return [{"losses": losses[i : i + 2], "units": 10.0, "wall": 2.0, "cpu": 1.0} for i in range(0, len(losses), 2)]
+
+
+def test_the_largest_difference_of_the_first_losses_counts(peers):
+    ours, theirs = [2.0] * 12, [2.0] * 12
+    ours[9] = 2.02
+    assert peers.largest_gap(answers(ours), answers(theirs)) == pytest.approx(0.01)
+    ours[9], ours[10] = 2.0, 3.0
+    assert peers.largest_gap(answers(ours), answers(theirs)) == 0.0
+
+
+def test_too_few_losses_agree_with_nothing(peers):
+    assert peers.largest_gap(answers([1.0] * 8), answers([1.0] * 12)) == float("inf")
+
+
+def test_other_losses_give_no_ratio(peers, monkeypatch, tmp_path):
+    other = ([*answers([2.0] * 12)], [*answers([2.1] * 12)], [0.5])
+    monkeypatch.setattr(peers, "turns_of", lambda *_: other)
+    monkeypatch.setattr(peers, "versions", lambda _: {"trl": "0"})
+    case = next(c for c in peers.CASES if c.same)
+    options = type("Options", (), {"threads": 1, "peers": tmp_path})()
+    row = peers.measured(case, "S", "gpt2", tmp_path, options)
+    assert "differ" in row["refused"]
+    assert "ratio_cpu" not in row
+
+
+def test_every_target_has_a_line_also_unmeasured(peers, tmp_path):
+    page = tmp_path / "peers.md"
+    peers.write({"machine": "none", "python": "3", "rows": []}, page)
+    text = page.read_text()
+    for case in peers.CASES:
+        for size, target in case.targets.items():
+            assert f"| {case.name} | {size} | >= {target:g} | not measured |" in text
+
+
+def test_least_work_grows_with_what_is_trained(peers, tmp_path):
+    import json
+
+    from limits import seconds_at_limit
+
+    rows = [{"prompt": [1] * 40, "responses": [[1] * 40] * 4}] * 768
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    named = {c.name: c for c in peers.CASES}
+    limit = {"gflops": 1.0, "gb_s": 1.0}
+
+    def seconds(name):
+        found = seconds_at_limit(named[name], "S", "gpt2", tmp_path, [{"units": 1.0}], limit)
+        assert found is not None
+        return found
+
+    trunk, head = 4 * 12 * 160**2, 160 * 2048
+    assert seconds("SFT") == pytest.approx(6 * (80 * trunk + 40 * head) / 80 / 1e9)
+    assert seconds("DPO, reference every step") == pytest.approx(4 / 3 * seconds("DPO, reference precomputed"))
+    assert seconds("reward model, pairs") > seconds("reward model, K = 4 against pairs")
