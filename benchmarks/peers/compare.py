@@ -114,11 +114,12 @@ def summary(ratios: list[float]) -> dict:
 
 
 def measured(case: Case, size: str, family: str, folder: Path, options: argparse.Namespace) -> dict:
+    code = code_version()  # of what the workers are about to load, not of what stands there when they end
     ours, theirs, loads = turns_of(case, folder, options)
     row: dict = {
         "case": case.name, "size": size, "family": family, "threads": options.threads, "pairs": len(ours) - 1,
         "date": datetime.date.today().isoformat(), "load": statistics.median(loads),
-        "versions": versions(options.peers / case.peer / "bin" / "python"), "code": code_version(),
+        "versions": versions(options.peers / case.peer / "bin" / "python"), "code": code,
     }  # fmt: skip
     if case.same:
         row["largest_loss_gap"] = largest_gap(ours, theirs)

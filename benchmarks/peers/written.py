@@ -33,7 +33,7 @@ def write(every: dict, path: Path) -> None:
         "## Every measurement",
         "",
         "| work | model | threads | TRL | pairs, load | CPU time | wall | ours /s, theirs /s (CPU) | MB ours, theirs "
-        "| share of limit ours, theirs | slots run, ours / theirs | largest loss gap | mean length | date |",
+        "| share of limit ours, theirs | slots run, ours / theirs | largest loss gap | mean length | date, code |",
         "|" + "---|" * 14,
     ]
     lines += [_detail(row) for row in sorted(every["rows"], key=lambda r: (r["case"], r["size"], r["family"]))]
@@ -69,7 +69,7 @@ def _spread(ratio: dict) -> str:
 def _detail(row: dict) -> str:
     head = f"| {row['case']} | {row['size']} {row['family']} | {row['threads']} | {row['versions']['trl']} "
     if "ratio_cpu" not in row:
-        return head + f"| {row.get('refused', row.get('failed'))} |" + " |" * 8 + f" {row['date']} |"
+        return head + f"| {row.get('refused', row.get('failed'))} |" + " |" * 8 + f" {row['date']}, {row['code']} |"
     ours, theirs = row["ours"], row["theirs"]
     shares = [f"{100 * s['share_of_limit']:.0f} %" if "share_of_limit" in s else "-" for s in (ours, theirs)]
     slots = f"{ours['slots'] / theirs['slots']:.2f}" if "slots" in ours and "slots" in theirs else "-"
@@ -78,5 +78,5 @@ def _detail(row: dict) -> str:
     return head + (
         f"| {row['pairs']}, {row['load']:.1f} | {_spread(row['ratio_cpu'])} | {_spread(row['ratio_wall'])} "
         f"| {ours['rate_cpu']:.4g}, {theirs['rate_cpu']:.4g} | {row['memory_mb'][0]:.0f}, {row['memory_mb'][1]:.0f} "
-        f"| {', '.join(shares)} | {slots} | {gap} | {', '.join(lengths)} | {row['date']} |"
+        f"| {', '.join(shares)} | {slots} | {gap} | {', '.join(lengths)} | {row['date']}, {row['code']} |"
     )
