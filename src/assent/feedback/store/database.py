@@ -78,9 +78,17 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that is on the disk when the block ends, or has not happened. On SQLite it is alone."""
-        with self.engine.connect().execution_options(assent_write=True) as connection, connection.begin():
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        """A transaction that is on the disk when the block ends, or has not happened. On SQLite it is alone.
+
+        Args:
+            durable: without it a power cut, not a kill, may lose the transaction unless a durable one followed: the
+                log is flushed in order. Enough for a showing, which is worth nothing without its answer.
+        """
+        options = {"assent_write": True, "assent_durable": durable}
+        with self.engine.connect().execution_options(**options) as connection, connection.begin():
+            if not durable and not self.sqlite:
+                connection.execute(text("SET LOCAL synchronous_commit = off"))
             yield connection
 
     def close(self) -> None:
@@ -92,14 +100,20 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
     cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")  # an acknowledged answer survives a power cut, not only a kill
     cursor.close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
     # A reader that turns writer half-way fails at once when another wrote meanwhile: writers lock from the start.
-    immediate = connection.get_execution_options().get("assent_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    options = connection.get_execution_options()
+    if options.get("assent_write", False):
+        # FULL: an acknowledged answer survives a power cut, not only a kill.
+        connection.exec_driver_sql(
+            f"PRAGMA synchronous = {'FULL' if options.get('assent_durable', True) else 'NORMAL'}"
+        )
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql("BEGIN")
 
 
 def migrate(engine: Engine) -> None:

@@ -22,7 +22,9 @@ from assent.feedback.store.values import Answered, Happened, Progress, Shown
 INVITATION = InvitationRow.__table__  # type: ignore[attr-defined]
 TALLY = TallyRow.__table__  # type: ignore[attr-defined]
 CHUNK = 500
-"""Questions added, or answers read, at a time."""
+"""Answers or events read at a time."""
+ADDED = 5000
+"""Questions added at a time; others may write in between."""
 LONGEST_NAME = 100
 
 
@@ -85,7 +87,7 @@ class Store:
             DataError: another question has the id, or a gold answer does not fit.
         """
         new, expected = 0, gold or {}
-        for chunk in rows.chunks(questions, CHUNK):
+        for chunk in rows.chunks(questions, ADDED):
             made = []
             for question in chunk:
                 if answer := expected.get(question.id):
@@ -116,7 +118,7 @@ class Store:
         _named(annotator)
         now = self.clock()
         expires = now + self.claim_seconds
-        with self.database.write() as connection:
+        with self.database.write(durable=False) as connection:
             reader = queue.lock_reader(connection, annotator)
             token = queue.before_them(connection, reader, expires)
             if token is None:
