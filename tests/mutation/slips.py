@@ -272,6 +272,7 @@ SLIPS: dict[str, Slips] = {
                 "test_at_a_fixed_multiplier_the_gradient_is_that_of_the_lagrangian",
                 "test_the_kl_keeps_its_weight_whatever_the_multiplier",
                 "test_two_critics_learn_two_returns",
+                "test_each_advantage_reads_its_own_critic",
             )
         ),
         (

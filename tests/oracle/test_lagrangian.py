@@ -95,6 +95,26 @@ def test_two_critics_learn_two_returns(world, tmp_path):
         torch.testing.assert_close(moved.detach(), expected, rtol=1e-6, atol=1e-9)
 
 
+def test_each_advantage_reads_its_own_critic(world):
+    """By hand, with lambda of GAE below 1, where a baseline of the other critic would show."""
+    algorithm = PPOLagrangian(ppo=PPO(lam=0.5, gamma=0.9, whiten_advantages=False))
+    scored = scoring_on(*world)([rollout(world[0], 0, 1, 2), rollout(world[0], 1, 0, 0)])
+    made = algorithm.experience(scored)
+    gap_BT = scored.old_logprobs_BT - scored.ref_logprobs_BT
+    rewards_BT = scored.score_events_BT - BETA * gap_BT
+    costs_BT = scored.cost_events_BT + BETA * gap_BT
+
+    def advantage(given, values):
+        last = given[:, 1] - values[:, 1]
+        first = given[:, 0] + 0.9 * values[:, 1] - values[:, 0] + 0.9 * 0.5 * last
+        return torch.stack([first, last], 1)
+
+    of_reward, of_cost = advantage(rewards_BT, scored.values_BT), advantage(costs_BT, scored.cost_values_BT)
+    wanted = (of_reward - scored.multiplier * of_cost) / (1 + scored.multiplier)
+    torch.testing.assert_close(made.advantages_BT, wanted.to(made.advantages_BT.dtype), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(made.cost_returns_BT, (of_cost + scored.cost_values_BT).to(made.cost_returns_BT.dtype))
+
+
 def test_the_multiplier_by_hand():
     multiplier = Multiplier(Lagrange(threshold=0.5, initial=1.0, lr=0.1, cap=1.2, window=3, delay=1))
     multiplier.follow(torch.tensor([9.0]))

@@ -68,7 +68,7 @@ def reinforce() -> Verdict:
 
 
 def remax() -> Verdict:
-    return arrives_online(ReMax(minibatches=2), SEQUENCE_OPTIMUM, sequence_optimum, steps=640)
+    return arrives_online(ReMax(), SEQUENCE_OPTIMUM, sequence_optimum, steps=960)
 
 
 def reinforce_pp() -> Verdict:
