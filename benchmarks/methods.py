@@ -143,6 +143,9 @@ def of_seed(base: Path, seed: int, methods: Sequence[Method]) -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------------------ the page
 
+FARTHEST = 20.0
+"""Nats; a policy further away has left every language that anybody compared."""
+
 COLUMNS = ("sampled", "greedy", "sampled against the baseline's greedy")
 
 
@@ -186,7 +189,8 @@ def table(seeds: Sequence[int], rows: Mapping[int, Mapping[str, Any]], methods: 
 
 
 def frontier(seeds: Sequence[int], rows: Mapping[int, Mapping[str, Any]], methods: Sequence[Method]) -> str:
-    """Win rate over KL: a numbered dot a method, its interval of the win rate as a whisker."""
+    """Win rate over KL: a numbered dot a method, its interval of the win rate as a whisker; what has left the chart is
+    named in a corner."""
     width, height = 720, 420
     placed = []
     for i, method in enumerate(methods, 1):
@@ -194,9 +198,12 @@ def frontier(seeds: Sequence[int], rows: Mapping[int, Mapping[str, Any]], method
         if of:
             win = mean_interval([r["win"]["sampled"] for r in of])
             placed.append((i, method.shown, sum(r["kl"] for r in of) / len(of), win))
+    gone = [f"{i} at {kl:.0f} nats" for i, _, kl, _ in placed if kl > FARTHEST]
+    placed = [row for row in placed if row[2] <= FARTHEST]
     y_ticks, x_ticks = ticks(0.5, 1.0, 5), ticks(0.0, max(kl for _, _, kl, _ in placed))
     across, up = Scale(x_ticks[0], x_ticks[-1], 44, width - 14), Scale(0.5, 1.0, height - 34, LINE + 10)
     parts = [text(0, 11, "win rate against SFT, sampled"), text(width - 14, height - 4, "KL, nats", anchor="end")]
+    parts.append(text(width - 14, 11, "beyond: " + ", ".join(gone) if gone else "", anchor="end"))
     for y in y_ticks:
         parts.append(element("line", x1=40, y1=up(y), x2=width - 14, y2=up(y), class_="rule"))
         parts.append(text(34, up(y) + 4, number(y), anchor="end"))
