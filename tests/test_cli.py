@@ -142,7 +142,14 @@ def test_chat_and_verify_reach_the_stages(folder: Path) -> None:
 def test_ctrl_c_says_that_the_same_command_continues(folder: Path) -> None:
     command = [sys.executable, "stand_in.py", "run", "toy.yaml", "stages.b.slow=30"]
     process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        # A job in the background ignores the signal, and so would its child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     assert process.stdout is not None
     while "stage b" not in process.stdout.readline():

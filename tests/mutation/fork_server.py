@@ -5,13 +5,16 @@ ended. A slip counts as caught only by a failed assertion: that it crashes would
 """
 
 import contextlib
+import gc
 import io
 import json
 import os
 import sys
 from types import ModuleType
 
+import hypothesis.strategies  # noqa: F401
 import pytest
+import pytest_timeout  # noqa: F401
 import torch
 
 # What the tests load and no slip touches: a fork need not load it again. Nothing here may import `assent.algorithms`.
@@ -23,6 +26,19 @@ import assent.pipeline.run
 import assent.rollout.native
 import assent.track
 import assent.train.scoring  # noqa: F401
+
+# Nobody reads what a failed assertion would explain, and no plugin but the timeout is needed: two thirds of the time.
+OPTIONS = [
+    "-q",
+    "-x",
+    "--assert=plain",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:unraisableexception",
+    "-p",
+    "pytest_timeout",
+]
 
 
 class Verdict:
@@ -50,8 +66,7 @@ def judged(request: dict) -> str:
     verdict, said = Verdict(), io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         plant(request["module"], request["source"], request["path"])
-        options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly"]
-        code = pytest.main([*options, *request["tests"]], plugins=[verdict])
+        code = pytest.main([*OPTIONS, *request["tests"]], plugins=[verdict])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         return f"pytest ended with {code!r}: {said.getvalue()[-2000:]}"
     return verdict.outcome
@@ -59,6 +74,8 @@ def judged(request: dict) -> str:
 
 def serve() -> None:
     torch.set_num_threads(1)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    gc.freeze()
     assert not [name for name in sys.modules if name.startswith("assent.algorithms")], "a slip would not be seen"
     for line in sys.stdin:
         read, write = os.pipe()

@@ -302,8 +302,6 @@ SLIPS: dict[str, Slips] = {
         (
             ("scale_by_std=self.scale_by_std", "scale_by_std=True"),
             ("scale_by_std=self.scale_by_std", "scale_by_std=False"),
-            ("rewards_of(scored, in_reward)", "rewards_of(scored, in_loss)"),
-            ("kl_coef=in_loss", "kl_coef=in_reward"),
             (
                 "clip_low=self.clip_low,\n            clip_high=self.clip_high",
                 "clip_low=self.clip_high,\n            clip_high=self.clip_low",
@@ -373,8 +371,6 @@ SLIPS: dict[str, Slips] = {
             ("clip_low=self.clip_low", "clip_low=self.clip_high"),
             ("clip_high=self.clip_high", "clip_high=self.clip_low"),
             ("log_ratio = outputs", "log_ratio = 2 * batch.old_logprobs_BT - outputs"),
-            ("rewards_of(scored, in_reward)", "rewards_of(scored, in_loss)"),
-            ("kl_coef=in_loss", "kl_coef=0.0"),
             ("importance_cap=self.importance_cap", "importance_cap=None"),
         ),
     ),
@@ -418,6 +414,9 @@ SLIPS: dict[str, Slips] = {
         (GROUPS, *online("each_variant_of_grpo_is_its_paper_s", *CORRECTIONS, *LEASHES, *REINFORCE)),
         (
             ("if not kl_coef:", "if kl_coef:"),
+            ("rewards_of(scored, in_reward)", "rewards_of(scored, in_loss)"),
+            ("kl_coef=in_loss", "kl_coef=in_reward"),
+            ("scale_by_std=scale_by_std", "scale_by_std=not scale_by_std"),
             ("kl_coef=kl_coef\n    )\n\n\ndef among", "kl_coef=0.0\n    )\n\n\ndef among"),
             ("rewards_B[together_B], groups_B[together_B]", "rewards_B[together_B], 0 * groups_B[together_B]"),
             ("weights_BT * corrections_BT,", "weights_BT,"),

@@ -1,6 +1,7 @@
 """What the algorithms without a critic share: rewards, advantages of groups, the experience, and what is logged."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -79,6 +80,28 @@ def experience_of(
         units_B,
         kl_coef,
         {**metrics, **corrected},
+    )
+
+
+def group_relative_experience(
+    scored: Scored, leash: Leash, reduction: Reduction, *, scale_by_std: bool, importance_cap: float | None
+) -> PolicyExperience:
+    """Each response against its group, one advantage for all its tokens. One alone of its prompt has advantage 0; its
+    KL still counts.
+
+    Raises:
+        ValueError: every response is alone of its prompt.
+    """
+    in_reward, in_loss = leash.coefficients(scored.kl_coef)
+    compare = partial(advantages.group_relative, scale_by_std=scale_by_std)
+    advantages_B = among_others(compare, rewards_of(scored, in_reward).sum(1), scored.groups_B)
+    return experience_of(
+        scored,
+        advantages_B[:, None],
+        reduction,
+        kl_coef=in_loss,
+        importance_cap=importance_cap,
+        metrics=advantage_metrics(advantages_B) | no_signal(scored),
     )
 
 

@@ -2,20 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import ClassVar, Literal, Self
 
 from assent.algorithms._critic_free import (
-    advantage_metrics,
-    among_others,
     beyond,
     clipped_loss,
-    experience_of,
-    no_signal,
-    rewards_of,
+    group_relative_experience,
 )
 from assent.algorithms.leash import K3InLoss, Leash
-from assent.functional import advantages
 from assent.protocols import Forward
 from assent.types import Loss, Mean, PolicyExperience, Reduction, Scored, SequenceMean
 
@@ -74,16 +68,12 @@ class GRPO:
         Raises:
             ValueError: every response is alone of its prompt.
         """
-        in_reward, in_loss = self.leash.coefficients(scored.kl_coef)
-        compare = partial(advantages.group_relative, scale_by_std=self.scale_by_std)
-        advantages_B = among_others(compare, rewards_of(scored, in_reward).sum(1), scored.groups_B)
-        return experience_of(
+        return group_relative_experience(
             scored,
-            advantages_B[:, None],
+            self.leash,
             self.reduction,
-            kl_coef=in_loss,
+            scale_by_std=self.scale_by_std,
             importance_cap=self.importance_cap,
-            metrics=advantage_metrics(advantages_B) | no_signal(scored),
         )
 
     def loss(self, batch: PolicyExperience, forward: Forward) -> Loss:
