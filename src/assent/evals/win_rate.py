@@ -151,7 +151,21 @@ def compare(
     """
     policy, baseline = np.asarray(policy_scores, dtype=np.float64), np.asarray(baseline_scores, dtype=np.float64)
     check_rows(policy_scores=policy, baseline_scores=baseline, prompt_ids=prompt_ids)
-    result = outcomes(policy, baseline, tie_width=tie_width)
+    return of_outcomes(outcomes(policy, baseline, tie_width=tie_width), prompt_ids, level=level)
+
+
+def of_outcomes(won: ArrayLike, prompt_ids: Sequence[str], *, level: float = LEVEL) -> WinRate:
+    """From whose response was preferred, row by row.
+
+    Args:
+        won: [n], 1 where the policy's was, 0 where the baseline's was, 0.5 for a tie.
+        prompt_ids: [n]; rows of one prompt share its luck and count together in the interval.
+
+    Raises:
+        DataError: lengths differ, or nothing is given.
+    """
+    result = np.asarray(won, dtype=np.float64)
+    check_rows(won=result, prompt_ids=prompt_ids)
     estimate = share_estimate(result, prompt_ids, level=level)
     assert estimate.interval is not None  # rows were counted above
     win, loss = int((result == 1.0).sum()), int((result == 0.0).sum())

@@ -13,7 +13,7 @@ from pydantic import Field
 from assent.data import domain
 from assent.errors import ContractError
 from assent.evals.overoptimisation import best_of_n_points
-from assent.evals.plain import to_json
+from assent.evals.plain import from_json, to_json
 from assent.evals.win_rate import Judge, WinRate, compare, compare_kinds, verdict
 from assent.models.folders import CausalModel
 from assent.models.forward import ModelForward, in_blocks
@@ -22,9 +22,11 @@ from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
 from assent.protocols import Scorer
 from assent.records import PromptText, Task
+from assent.stages.ai_annotators import AiAnnotator
 from assent.stages.generation import sample_responses
 from assent.stages.parts import Generation, ModelRef, answerable, load_policy
 from assent.stages.scorers import GoldRef, RewardSpec
+from assent.stages.side_by_side import SideBySide
 from assent.stages.sources import AnyTasks, take
 from assent.track.terminal import SampleRow, sample_table
 from assent.types import Rollout, Sequences
@@ -43,6 +45,8 @@ class EvaluateSpec(StageSpec):
         tasks: prompts neither was trained on.
         longest_prompt: in tokens; prompts that are longer or leave no room for a response are left out and counted.
         judge: whose scores decide; a judge the policy was trained on gives no verdict of quality.
+        side_by_side: a feedback model that sees both responses and prefers one, in both orders, as the annotators of
+            `compare` do; its win rates stand beside the judge's. None asks nobody.
         proxy: the score the policy was trained on, shown beside the judge's, and the chooser of best-of-n.
         generation: how responses are drawn.
         best_of: samples per prompt for the baseline's best-of-n curve; 0 leaves it out.
@@ -54,6 +58,7 @@ class EvaluateSpec(StageSpec):
     tasks: AnyTasks
     longest_prompt: int = Field(512, gt=0)
     judge: RewardSpec
+    side_by_side: AiAnnotator | None = None
     proxy: RewardSpec | None = None
     generation: Generation
     best_of: int = Field(0, ge=0)
@@ -128,6 +133,8 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     if isinstance(spec.judge, GoldRef):
         results["correctness"] = {name: correctness(a.rollouts) for name, a in everyone.items()}
         results["unsafe"] = {name: unsafe(a.rollouts) for name, a in everyone.items()}
+    if spec.side_by_side is not None:
+        results["side_by_side"] = _side_by_side(SideBySide(spec.side_by_side, context), pairs, context)
     if spec.best_of:
         results["best_of_n"] = _best_of(spec, context, baseline, tasks, judge, proxy)
     (context.out / "results.json").write_text(json.dumps(results, indent=1, default=float) + "\n", encoding="utf-8")
@@ -136,6 +143,19 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     context.say(results["verdicts"]["sampled"]["text"])
     context.say(results["verdicts"]["greedy"]["text"])
     return _figures(results, rates)
+
+
+def _side_by_side(
+    ask: SideBySide, pairs: Mapping[str, tuple[Answers, Answers]], context: StageContext
+) -> dict[str, Any]:
+    said = {name: ask(pairs[name][0].rollouts, pairs[name][1].rollouts) for name in ("sampled", "greedy")}
+    for name, sides in said.items():
+        context.say(f"Side by side, {name}: {verdict(sides.rate, Judge(ask.name)).text}")
+        if sides.unscored:
+            context.say(
+                f"  ! {ask.name} gave no verdict on {sides.unscored:,} of {len(pairs[name][0].rollouts):,} pairs"
+            )
+    return {"judge": ask.name, **{name: to_json(sides) for name, sides in said.items()}}
 
 
 def _scored_by_all(answers: Sequence[Answers], context: StageContext) -> list[int]:
@@ -268,6 +288,9 @@ def _figures(results: Mapping[str, Any], rates: Mapping[str, WinRate]) -> dict[s
             f"win_{name}_low": rate.interval.low,
             f"win_{name}_high": rate.interval.high,
         }
+    if "side_by_side" in results:
+        said = results["side_by_side"]
+        figures |= {f"preferred_{name}": from_json(WinRate, said[name]["rate"]).rate for name in ("sampled", "greedy")}
     for name, shares in results.get("unsafe", {}).items():
         figures[f"{name.replace(' ', '_')}_unsafe"] = shares["all"]["mean"]
     for name, model in results["models"].items():

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -155,7 +155,17 @@ def _facts(results: Mapping[str, Any]) -> tuple[Fact, ...]:
 
 def _contests(results: Mapping[str, Any]) -> tuple[Contest, ...]:
     judge = results.get("judge", "the judge")
-    return tuple(Contest(name, judge, from_json(WinRate, row)) for name, row in results.get("win_rates", {}).items())
+    scored = [Contest(name, judge, from_json(WinRate, row)) for name, row in results.get("win_rates", {}).items()]
+    return (*scored, *_side_by_side(results.get("side_by_side")))
+
+
+def _side_by_side(said: Mapping[str, Any] | None) -> Iterator[Contest]:
+    if said is None:
+        return
+    for name in ("sampled", "greedy"):
+        yield Contest(f"{name}, side by side", said["judge"], from_json(WinRate, said[name]["rate"]))
+        for about, rate in said[name]["about"].items():
+            yield Contest(f"{name}, side by side, {about}", said["judge"], from_json(WinRate, rate))
 
 
 def _kinds(results: Mapping[str, Any]) -> tuple[KindTable, ...]:
