@@ -9,8 +9,10 @@ import torch
 
 from assent.errors import ConfigError, ContractError, DataError
 from assent.models.folders import load_causal
+from assent.pipeline.recipe import parse_recipe
+from assent.stages import TABLE
 from tests.end_to_end.own import GOOD, QUESTIONS, make_data, make_policy, write_lines
-from tests.end_to_end.tiny import run_tiny
+from tests.end_to_end.tiny import TINY, run_tiny
 
 FAST = "{optimizer: {name: adamw, lr: 0.01}, schedule: {decay: constant}}"
 PPO = """
@@ -206,6 +208,19 @@ def test_a_trusted_function_runs_in_this_process_and_its_error_ends_the_run(star
 def test_two_scorers_of_one_name_are_refused(start, tmp_path):
     with pytest.raises(ConfigError, match="two scorers have one name"):
         ppo(start, tmp_path, "watch=[{function: 'judges_of_mine:friendly'}]")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "stages.verdict.judge.weight=2",
+        "stages.verdict.proxy.normalise=true",
+        "stages.ppo.watch=[{gold: domain, clip: 1}]",
+    ],
+)
+def test_a_setting_for_training_on_a_score_that_only_judges_is_refused(setting):
+    with pytest.raises(ConfigError, match="would be ignored"):
+        parse_recipe(TINY, TABLE, [setting])
 
 
 def test_prompts_that_the_judge_does_not_score_are_left_out_of_the_verdict_and_counted(start, tmp_path):

@@ -30,7 +30,7 @@ from assent.stages.feedback_model import AnyFeedbackModel
 from assent.stages.generation import decoder
 from assent.stages.lines import Lines
 from assent.stages.parts import Generation, ModelRef, answerable, load_policy, response_ids
-from assent.stages.scorers import RewardSpec, named_apart
+from assent.stages.scorers import RawScore, named_apart
 from assent.stages.sources import SELECTED, AnyTasks, take
 from assent.train.checkpoint import StateFile
 from assent.types import Mean, Rollout, ScoreEvents
@@ -60,7 +60,7 @@ class CritiqueSpec(StageSpec):
     critic: AnyFeedbackModel
     principles: PrinciplesFile | None = None
     revisions: int = Field(4, gt=0)
-    watch: tuple[RewardSpec, ...] = ()
+    watch: tuple[RawScore, ...] = ()
     generation: Generation
     checkpoint_seconds: float = Field(20.0, ge=0)
 

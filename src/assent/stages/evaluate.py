@@ -25,7 +25,7 @@ from assent.records import PromptText, Task
 from assent.stages.ai_annotators import AiAnnotator
 from assent.stages.generation import sample_responses
 from assent.stages.parts import Generation, ModelRef, answerable, load_policy
-from assent.stages.scorers import GoldRef, RewardSpec
+from assent.stages.scorers import GoldRef, RawScore
 from assent.stages.side_by_side import SideBySide
 from assent.stages.sources import AnyTasks, take
 from assent.track.terminal import SampleRow, sample_table
@@ -57,9 +57,9 @@ class EvaluateSpec(StageSpec):
     baseline: ModelRef
     tasks: AnyTasks
     longest_prompt: int = Field(512, gt=0)
-    judge: RewardSpec
+    judge: RawScore
     side_by_side: AiAnnotator | None = None
-    proxy: RewardSpec | None = None
+    proxy: RawScore | None = None
     generation: Generation
     best_of: int = Field(0, ge=0)
     trained_on_judge: bool = False

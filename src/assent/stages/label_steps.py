@@ -25,7 +25,7 @@ from assent.rollout.source import PromptSource
 from assent.stages.generation import decoder
 from assent.stages.lines import Lines
 from assent.stages.parts import Generation, ModelRef, load_policy, positions_of, prompt_of
-from assent.stages.scorers import RewardSpec
+from assent.stages.scorers import RawScore
 from assent.stages.sources import AnyTasks, take
 from assent.train.checkpoint import StateFile
 from assent.types import Delimited, Request, Rollout, Sampling, ScoreEvents, texts_of
@@ -74,7 +74,7 @@ class Completions(Frozen):
     completer: ModelRef | None = None
     samples: int = Field(8, gt=0)
     label: Literal["hard", "soft"] = "hard"
-    checker: RewardSpec
+    checker: RawScore
 
     def labeller(self, spec: "LabelStepsSpec", context: StageContext, policy: CausalModel) -> "Labeller":
         completer = policy

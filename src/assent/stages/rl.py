@@ -37,7 +37,7 @@ from assent.stages.parts import (
     frozen,
     load_policy,
 )
-from assent.stages.scorers import RewardSpec, named_apart, watched, weighted
+from assent.stages.scorers import RawScore, RewardSpec, named_apart, watched, weighted
 from assent.stages.sources import AnyTasks, take
 from assent.track.timed import TimedLearner, TimedScoring, TimedSource
 from assent.train.checkpoint import StateFile
@@ -89,7 +89,7 @@ class RlSpec(StageSpec):
     reference_update: AnyReferenceUpdate | None = None
     average: Averaging | None = None
     rewards: list[RewardSpec] = Field(min_length=1)
-    watch: tuple[RewardSpec, ...] = ()
+    watch: tuple[RawScore, ...] = ()
     constraint: ConstraintSpec | None = None
     critic: CriticSpec | None = None
     tasks: AnyTasks

@@ -31,7 +31,7 @@ from assent.rollout.source import PromptSource
 from assent.stages.generation import decoder
 from assent.stages.lines import Lines
 from assent.stages.parts import Generation, ModelRef, answerable, load_policy
-from assent.stages.scorers import RewardSpec, named_apart
+from assent.stages.scorers import RawScore, named_apart
 from assent.stages.sources import SELECTED, AnyTasks, take
 from assent.train.checkpoint import StateFile
 from assent.types import Rollout, ScoreEvents
@@ -103,8 +103,8 @@ class SelectSpec(StageSpec):
     tasks: AnyTasks
     longest_prompt: int = Field(512, gt=0)
     samples: int = Field(8, ge=2)
-    scorer: RewardSpec
-    watch: tuple[RewardSpec, ...] = ()
+    scorer: RawScore
+    watch: tuple[RawScore, ...] = ()
     keep: AnyRule = Best()
     generation: Generation
     prompts_per_step: int = Field(128, gt=0)

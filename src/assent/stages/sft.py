@@ -34,7 +34,7 @@ from assent.stages.parts import (
     fitting,
     load_policy,
 )
-from assent.stages.scorers import RewardSpec
+from assent.stages.scorers import RawScore, RewardSpec
 from assent.stages.sources import AnyDemonstrations, take
 from assent.train.checkpoint import StateFile
 from assent.types import Mean
@@ -63,7 +63,7 @@ class SftSpec(StageSpec):
     batch_size: int = Field(32, gt=0)
     lengths: Budget = Budget()
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    judge: RewardSpec | None = None
+    judge: RawScore | None = None
     generation: Generation | None = None
     judged: int = Field(200, gt=0)
     optimization: Optimization

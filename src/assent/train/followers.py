@@ -24,7 +24,7 @@ class ReferenceUpdate(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReferenceReset:
-    """The reference becomes the policy as it is (TR-DPO's hard update, arXiv 2404.09656; ProRL's reset).
+    """The reference becomes the policy as it is (TR-DPO's hard update, arXiv 2404.09656; ProRL's, 2505.24864).
 
     The leash then holds the policy to where it was at the last reset: the KL to the first reference is free to grow.
 

@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from assent.stages.scorers.arithmetic import ArithmeticRef
-from assent.stages.scorers.base import OfModels, ScorerSpec, Weighted, named_apart, watched, weighted
+from assent.stages.scorers.base import OfModels, ScorerSpec, Weighted, named_apart, raw, watched, weighted
 from assent.stages.scorers.classifier import ClassifierRef
 from assent.stages.scorers.ensemble import EnsembleRef
 from assent.stages.scorers.function import FunctionRef
@@ -33,6 +33,9 @@ RewardSpec = Annotated[
     Field(union_mode="left_to_right"),
 ]
 
+RawScore = Annotated[RewardSpec, AfterValidator(raw)]
+"""A scorer that no policy is trained on."""
+
 __all__ = [
     "ArithmeticRef",
     "ClassifierRef",
@@ -44,6 +47,7 @@ __all__ = [
     "JudgeRef",
     "OfModels",
     "ProcessRewardRef",
+    "RawScore",
     "RemoteRef",
     "RewardModelRef",
     "RewardSpec",

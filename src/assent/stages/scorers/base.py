@@ -79,6 +79,23 @@ def watched(spec: ScorerSpec, context: StageContext, policy: CausalModel) -> Wei
     return WeightedScorer(spec.scorer(context, policy), 0.0)
 
 
+def raw(spec: ScorerSpec) -> ScorerSpec:
+    """The scorer, where it has no setting that is for training alone: what judges, watches or chooses is read raw.
+
+    Raises:
+        ValueError: it has a weight, a normalisation or a clip.
+    """
+    fields = type(spec).model_fields if isinstance(spec, Weighted) else {}
+    mine = {name: getattr(spec, name) for name in Weighted.model_fields if name in fields}
+    said = [f"{name}: {value}" for name, value in mine.items() if value != fields[name].default]
+    if said:
+        raise ValueError(
+            f"{', '.join(said)} would be ignored: a score that judges, watches or chooses is read as it is. Leave it "
+            "out; where less is better, name a function of your own that returns the negative"
+        )
+    return spec
+
+
 def named_apart(specs: Sequence[ScorerSpec]) -> None:
     """Raises ConfigError where two scorers go by one name: one's scores would be logged over the other's."""
     names = [name for spec in specs for name in (spec.label, *(p.label for p in getattr(spec, "parts", ())))]
