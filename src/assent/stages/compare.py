@@ -22,6 +22,7 @@ from assent.stages.ai_annotators import AiAnnotator, AiAsks
 from assent.stages.generation import decoder
 from assent.stages.lines import Lines
 from assent.stages.parts import Generation, ModelRef, load_policy, prompt_of
+from assent.stages.people import PeopleAnnotators, PeopleAsks
 from assent.stages.sources import AnyTasks, take
 from assent.train.checkpoint import StateFile
 from assent.types import Rollout, ScoreEvents
@@ -47,12 +48,17 @@ class SimulatedPanel(Frozen):
 
 def _who(value: Any) -> str:
     """Which annotators are meant: by the key that only they have, so that their own mistakes are told."""
+    if isinstance(value, PeopleAnnotators) or (isinstance(value, dict) and "people" in value):
+        return "people"
     judged = isinstance(value, AiAnnotator) or (isinstance(value, dict) and "judge" in value)
     return "a feedback model" if judged else "a panel"
 
 
 Annotators = Annotated[
-    Annotated[SimulatedPanel, Tag("a panel")] | Annotated[AiAnnotator, Tag("a feedback model")], Discriminator(_who)
+    Annotated[SimulatedPanel, Tag("a panel")]
+    | Annotated[AiAnnotator, Tag("a feedback model")]
+    | Annotated[PeopleAnnotators, Tag("people")],
+    Discriminator(_who),
 ]
 
 
@@ -63,7 +69,8 @@ class CompareSpec(StageSpec):
         policy: whose responses are judged.
         tasks: the prompts.
         samples: K responses per prompt; 4 to 9 in InstructGPT.
-        annotators: who judges: `{panel: simulated}`, or a feedback model, `{judge: {policy: NAME}}`.
+        annotators: who judges: `{panel: simulated}`, a feedback model, `{judge: {policy: NAME}}`, or people,
+            `{people: {store: URL}}`.
         generation: how responses are drawn.
         checkpoint_seconds: longest work that a kill may cost.
     """
@@ -157,18 +164,22 @@ def run(spec: CompareSpec, context: StageContext) -> Mapping[str, float]:
         seed=context.seed,
         decode=decoder(causal),
     )
-    asks: PanelAsks | AiAsks
+    asks: PanelAsks | AiAsks | PeopleAsks
     if isinstance(spec.annotators, AiAnnotator):
         asks = AiAsks(spec.annotators, spec.samples, context)
+    elif isinstance(spec.annotators, PeopleAnnotators):
+        asks = PeopleAsks(spec.annotators.people, spec.samples, spec.policy, context)
     else:
         asks = PanelAsks(spec.annotators, spec.samples, context.seed)
     lines = Lines(context.out / "comparisons.jsonl", asks)
     parts: dict[str, Stateful] = {"source": source, "lines": lines, "asks": asks}
-    select(source, [], lines, context.tracker, StateFile(context.state, parts, every_seconds=spec.checkpoint_seconds))
+    checkpoint = StateFile(context.state, parts, every_seconds=spec.checkpoint_seconds)
+    select(source, [], lines, context.tracker, checkpoint)
+    checkpoint.save(len(source))  # people take longer than a process lives: what they are asked is not sampled again
     left = len(prompts) % per_step
     if left:
         context.say(f"{left} of {len(prompts):,} prompts were not asked: questions go out {per_step} prompts at a time")
-    return {"comparisons": lines.written, "prompts": len(prompts) - left, **asks.figures()}
+    return {"comparisons": lines.written, "prompts": len(prompts) - left} | dict(asks.figures())
 
 
 def derive(spec: CompareSpec) -> Mapping[str, Number]:
