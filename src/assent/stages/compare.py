@@ -70,7 +70,7 @@ class CompareSpec(StageSpec):
         tasks: the prompts.
         samples: K responses per prompt; 4 to 9 in InstructGPT.
         annotators: who judges: `{panel: simulated}`, a feedback model, `{judge: {policy: NAME}}`, or people,
-            `{people: {store: URL}}`.
+            `{people: {}}`, in the store of the run or in another.
         generation: how responses are drawn.
         checkpoint_seconds: longest work that a kill may cost.
     """

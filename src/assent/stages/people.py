@@ -1,10 +1,10 @@
-"""Comparisons by people: fill the store from the rollouts, wait for the answers, hand on what was clicked."""
+"""Comparisons by people: questions made of the samples, and what was clicked as comparisons."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from assent.config import Frozen
 from assent.errors import ArtefactError
@@ -13,7 +13,6 @@ from assent.feedback.questions import (
     FEWEST_RANKED,
     MOST_RANKED,
     OVERALL,
-    Origin,
     PairQuestion,
     Question,
     RankingQuestion,
@@ -21,60 +20,35 @@ from assent.feedback.questions import (
     question_from_json,
     question_to_json,
 )
-from assent.feedback.store import Answered, Progress, Store
-from assent.pipeline.artefact import write_text
 from assent.pipeline.run import StageContext
 from assent.protocols import State
-from assent.records import to_json
+from assent.stages.asking import People, ask, origin_of, write_records
 from assent.stages.sources import SELECTED
 from assent.types import Rollout, ScoreEvents
 
 
-class AwaitingPeople(ArtefactError):
-    """The stage goes on when people have answered."""
-
-
-class People(Frozen):
-    """Where people are asked, and what.
+class ComparingPeople(People):
+    """People who compare; see `asking.People` for where and how many.
 
     Args:
-        store: URL of the store: `sqlite:///feedback.db`, or `postgresql://...`.
-        per_comparison: annotators who answer each question.
-        overlap: share of the questions, from 0 to 1, that `overlap_annotators` answer, for agreement.
         ask: `ranking` shows all responses to a prompt at once; `pairs` two by two, each response in one pair.
         dimensions: what is asked; comparisons are made of the first, the others stay in the store.
-        enough: share of the answers wanted with which the stage goes on.
-        round: of the loop, kept with every question.
     """
 
-    store: str
-    per_comparison: int = Field(1, ge=1)
-    overlap: float = Field(0.0, ge=0, le=1)
-    overlap_annotators: int = Field(3, ge=2)
     ask: Literal["ranking", "pairs"] = "ranking"
     dimensions: tuple[str, ...] = Field(OVERALL, min_length=1)
-    enough: float = Field(1.0, gt=0, le=1)
-    round: int = Field(0, ge=0)
-
-    @field_validator("store")
-    @classmethod
-    def _url(cls, store: str) -> str:
-        # A bare path that exists would count as an input of the stage, and every answer would change the artefact's id.
-        if "://" not in store:
-            raise ValueError(f"a store is named by its URL; got {store!r}; write sqlite:///{store}")
-        return store
 
 
 class PeopleAnnotators(Frozen):
-    """`{people: {store: URL, per_comparison: 1}}`."""
+    """`{people: {}}`: with the store of the run; `{people: {store: URL, per_question: 3}}`."""
 
-    people: People
+    people: ComparingPeople
 
 
 class PeopleAsks:
     """Turns the samples of a step into questions; the stage's lines are theirs until they are answered."""
 
-    def __init__(self, people: People, samples: int, policy: str, context: StageContext) -> None:
+    def __init__(self, people: ComparingPeople, samples: int, policy: str, context: StageContext) -> None:
         if people.ask == "ranking" and samples > MOST_RANKED:
             raise ArtefactError(
                 f"people rank at most {MOST_RANKED} responses",
@@ -82,8 +56,7 @@ class PeopleAsks:
                 why="longer lists are ordered badly, and the page has no room for them",
                 fix="sample fewer, or write `ask: pairs`",
             )
-        self.people, self.samples, self.context = people, samples, context
-        self.policy = context.inputs[policy].id if policy in context.inputs else policy
+        self.people, self.samples, self.policy, self.context = people, samples, policy, context
         self.same = 0
 
     def __call__(self, rollouts: Sequence[Rollout], scores: Sequence[Sequence[ScoreEvents]]) -> list[dict[str, object]]:
@@ -103,21 +76,16 @@ class PeopleAsks:
     def _question(self, share: Sequence[Rollout]) -> Question:
         prompt, texts = share[0].prompt, tuple(r.text for r in share)
         kind = RankingQuestion if len(texts) >= FEWEST_RANKED else PairQuestion
-        origin = Origin(
+        origin = origin_of(
+            self.context,
+            self.people,
             self.policy,
-            round=self.people.round,
             slice=prompt.kind,
             ended=tuple(r.ended for r in share),
             task=prompt.id,
             why="a sample of the policy's own responses",
         )
-        id = identity(self.batch, prompt.id, prompt.source, texts)
-        return kind(id, prompt.source, texts, self.people.dimensions, origin)
-
-    @property
-    def batch(self) -> str:
-        """The artefact this stage will be: its name and the first digits of its id."""
-        return self.context.state.parent.name
+        return kind(identity(prompt.id, prompt.source, texts), prompt.source, texts, self.people.dimensions, origin)
 
     def figures(self) -> Mapping[str, float]:
         """Ask, and hand on what was answered; called when all is sampled.
@@ -126,47 +94,13 @@ class PeopleAsks:
             AwaitingPeople: not enough answers are in.
         """
         lines = (self.context.out / "comparisons.jsonl").read_text(encoding="utf-8")
-        questions = [question_from_json(line) for line in lines.splitlines()]
-        store = Store.open(self.people.store)
-        try:
-            people = self.people
-            store.add(
-                questions,
-                batch=self.batch,
-                per_question=people.per_comparison,
-                overlap=people.overlap,
-                overlap_annotators=people.overlap_annotators,
-            )
-            progress = store.progress(batch=self.batch)
-            if progress.answered + progress.closed < people.enough * progress.wanted or not progress.answers:
-                raise self._awaiting(progress)
-            answers = [a for a in store.answers(batch=self.batch) if a.gold is None]
-        finally:
-            store.close()
-        return self._write(answers, progress)
-
-    def _awaiting(self, progress: Progress) -> AwaitingPeople:
-        url, skipped = self.people.store, f", {progress.skipped:,} times skipped" if progress.skipped else ""
-        return AwaitingPeople(
-            f"{self.context.name} waits for people: {progress.left:,} of {progress.wanted:,} answers are to come",
-            got=f"{progress.answered:,} answers, {progress.closed:,} questions closed{skipped}, in {url}",
-            why="a reward model is trained on what people said, and on nothing else",
-            fix=f"answer them (assent label {url}), then run the same command again: it goes on from here",
-        )
-
-    def _write(self, answers: Sequence[Answered], progress: Progress) -> Mapping[str, float]:
-        made = [to_json(c) for a in answers for c in comparisons(a)]
-        written = [to_json(d) for a in answers for d in demonstrations(a)]
-        for name, rows in (("comparisons.jsonl", made), (SELECTED, written)):
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            write_text(self.context.out / name, text)
-        return {
-            "comparisons": len(made),
-            "demonstrations": len(written),
-            "annotators": len({a.annotator for a in answers}),
-            "closed": progress.closed,
-            "equal_responses": self.same,
+        answers, progress = ask(self.people, [question_from_json(line) for line in lines.splitlines()], self.context)
+        written = {
+            "comparisons": write_records(self.context, "comparisons.jsonl", answers, comparisons),
+            "demonstrations": write_records(self.context, SELECTED, answers, demonstrations),
         }
+        annotators = len({a.annotator for a in answers})
+        return written | {"annotators": annotators, "closed": progress.closed, "equal_responses": self.same}
 
     def state_dict(self) -> State:
         return {"same": self.same}

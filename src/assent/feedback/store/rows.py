@@ -52,7 +52,7 @@ def insert_questions(connection: Connection, rows: Sequence[dict[str, Any]], bat
     new: dict[str, dict[str, Any]] = {}
     for row in rows:
         before = there.get(row["id"]) or new.get(row["id"], row)["body"]
-        if before != row["body"]:
+        if before != row["body"] and _asked(before) != _asked(row["body"]):
             raise DataError(
                 f"the id {row['id']!r} stands for another question already",
                 got=f"{row['body'][:120]} after {before[:120]}",
@@ -78,6 +78,11 @@ def insert_questions(connection: Connection, rows: Sequence[dict[str, Any]], bat
     connection.execute(insert(SLOT), slots)
     queue.count(connection, batch, "", questions=len(new), wanted=sum(row["wanted"] for row in new.values()))
     return len(new)
+
+
+def _asked(body: str) -> dict[str, Any]:
+    """What is asked, wherever it comes from: another artefact may have made the same texts."""
+    return {name: value for name, value in json.loads(body).items() if name != "origin"}
 
 
 def _in(ids: Sequence[str]) -> ColumnElement[bool]:
