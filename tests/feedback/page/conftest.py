@@ -1,10 +1,11 @@
-"""A store with one question of each kind, and the page over it."""
+"""A store with one question of each kind, the page over it, and a browser in front of that."""
 
 import pytest
 
 pytest.importorskip("fastapi")
 
 from fastapi.testclient import TestClient
+from tests.feedback.page.browser import served, started
 from tests.feedback.page.questions import KINDS, MANY
 
 from assent.feedback.page.app import create_app
@@ -40,3 +41,43 @@ def each_kind(store):
 def pairs(store):
     store.add(MANY)
     return MANY
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    driver, browser = started()
+    yield browser
+    browser.close()
+    driver.stop()
+
+
+@pytest.fixture
+def address(store):
+    app = create_app(store, hosts=frozenset({"127.0.0.1"}), pace=Pace(1e6, 1e6))
+    with served(app) as url:
+        yield url
+
+
+@pytest.fixture
+def open_page(chromium, address):
+    """Signs in by keyboard; afterwards nothing was fetched from elsewhere and nothing broke the policy."""
+    contexts, outside, complaints = [], [], []
+
+    def opened(name, **settings):
+        context = chromium.new_context(**settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("request", lambda r: None if r.url.startswith(address) else outside.append(r.url))
+        page.on("console", lambda m: complaints.append(m.text) if "Content Security Policy" in m.text else None)
+        page.on("pageerror", lambda e: complaints.append(str(e)))
+        page.goto(address)
+        page.fill("#name", name)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#answer")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not outside and not complaints

@@ -1,56 +1,13 @@
 """The page in a real browser, by keyboard and by mouse: what is clicked is what is stored."""
 
 import pytest
-from tests.feedback.page.browser import served, started
 from tests.feedback.page.questions import HOSTILE, KINDS
 
 from assent.feedback.answers import Choice
-from assent.feedback.page.app import create_app
-from assent.feedback.page.security import Pace
 from assent.feedback.questions import PairQuestion
 from assent.records import Degree, Rating
 
 pytestmark = pytest.mark.timeout(280)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    driver, browser = started()
-    yield browser
-    browser.close()
-    driver.stop()
-
-
-@pytest.fixture
-def address(store):
-    app = create_app(store, hosts=frozenset({"127.0.0.1"}), pace=Pace(1e6, 1e6))
-    with served(app) as url:
-        yield url
-
-
-@pytest.fixture
-def open_page(chromium, address):
-    """Signs in by keyboard; afterwards nothing was fetched from elsewhere and nothing broke the policy."""
-    contexts, outside, complaints = [], [], []
-
-    def opened(name, **settings):
-        context = chromium.new_context(**settings)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(30_000)
-        page.on("request", lambda r: None if r.url.startswith(address) else outside.append(r.url))
-        page.on("console", lambda m: complaints.append(m.text) if "Content Security Policy" in m.text else None)
-        page.on("pageerror", lambda e: complaints.append(str(e)))
-        page.goto(address)
-        page.fill("#name", name)
-        page.keyboard.press("Enter")
-        page.wait_for_selector("#answer")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert not outside and not complaints
 
 
 def claim(page):

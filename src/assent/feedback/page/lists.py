@@ -1,6 +1,5 @@
 """Answers and progress in rows, for the lists of the page."""
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,8 +88,7 @@ def people_of(store: Store) -> list[Person]:
 
 def rows_of(store: Store, annotator: str, words: Words) -> list[Row]:
     """The latest answers of one annotator that stand, the last first."""
-    latest = deque(store.answers(annotator=annotator), maxlen=MOST_ROWS)
-    return [_row(answered, words) for answered in reversed(latest)]
+    return [_row(answered, words) for answered in store.latest(annotator, MOST_ROWS)]
 
 
 def _row(answered: Answered, words: Words) -> Row:

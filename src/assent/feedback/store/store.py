@@ -324,6 +324,13 @@ class Store:
             yield from (rows.made(row, row.gold) for row in part)
             after = part[-1].seq
 
+    def latest(self, annotator: str, count: int) -> list[Answered]:
+        """The last answers of an annotator that stand, the last first; as fast in a store of a million."""
+        gold = rows.standing().join(QUESTION, QUESTION.c.id == EVENT.c.question_id).add_columns(QUESTION.c.gold)
+        mine = gold.where(EVENT.c.annotator == annotator).order_by(EVENT.c.seq.desc()).limit(count)
+        with self.database.read() as connection:
+            return [rows.made(row, row.gold) for row in connection.execute(mine)]
+
     def progress(self, *, batch: str | None = None, annotator: str | None = None) -> Progress:
         """The counts of a batch, or of all; of an annotator, or of all of them."""
         counts = select(TALLY.c.what, func.sum(TALLY.c.count)).where(TALLY.c.annotator == (annotator or ""))
