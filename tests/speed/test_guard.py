@@ -110,7 +110,7 @@ def shared_prompts() -> tuple[Side, Side]:
     batch = ComparisonBatch(sequences, counts, pairs[:, 0], pairs[:, 1], pairs[:, 2], margin)
 
     def step(shares: bool) -> None:
-        vars(scalar.model)["assent_shares"] = shares
+        vars(scalar.model)["assent_ragged"] = shares
         RewardModel().loss(batch, forward).sum().backward()
         scalar.zero_grad()
 

@@ -24,7 +24,7 @@ from assent.functional.logprobs import (
     linear_token_logprobs_and_entropy,
     token_logprobs,
 )
-from assent.models import prefix
+from assent.models import ragged
 from assent.models.trunk import backbone_states, embedding_weight, pick, positions
 from assent.types import PackedSequences, Sequences
 
@@ -98,13 +98,20 @@ def hidden_at(model: PreTrainedModel, sequences: Sequences, row_N: Tensor, place
         ContractError: the block is longer than the positions that the model has.
     """
     reach_B = torch.zeros_like(sequences.prompt_lengths_B).scatter_reduce(0, row_N, place_N + 1, "amax")
-    if getattr(model, "assent_shares", False) and not isinstance(sequences, PackedSequences):
-        found = prefix.plan(sequences, reach_B)
+    if _may_be_ragged(model, sequences):
+        found = ragged.layout(sequences, reach_B)
         if found is not None:
-            return prefix.shared_states(model, sequences, found, row_N, place_N)
+            return ragged.ragged_states(model, found).index_select(0, found.places(row_N, place_N))
     width = max(1, int(reach_B.max()))
     states_BLD = backbone_states(model, sequences.token_ids_BL[:, :width], sequences.positions()[:, :width])
     return pick(states_BLD, row_N * width + place_N)
+
+
+def _may_be_ragged(model: PreTrainedModel, sequences: Sequences) -> bool:
+    if not getattr(model, "assent_ragged", False) or isinstance(sequences, PackedSequences):
+        return False
+    window = ragged.window_of(model)
+    return window is None or sequences.token_ids_BL.shape[1] <= window
 
 
 def read_through_head(model: PreTrainedModel, sequences: Sequences, row_N: Tensor, place_N: Tensor) -> HeadStates:
@@ -202,7 +209,7 @@ def prepare(model: PreTrainedModel) -> None:
     free_padding_row(model)
     fuse_gelu(model)
     check_backbone(model)
-    vars(model)["assent_shares"] = shares_prefixes(model)
+    vars(model)["assent_ragged"] = reads_ragged(model)
 
 
 # ------------------------------------------------------------------------------------------------ probes
@@ -271,9 +278,10 @@ def check_backbone(model: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
-def shares_prefixes(model: PreTrainedModel) -> bool:
-    """Whether rows that share a prompt may be read with the prompt run once: the states are those of the whole rows."""
-    if not prefix.has_plain_cache(model):
+def reads_ragged(model: PreTrainedModel) -> bool:
+    """Whether the model gives the same states when each distinct token is run once, without padding; if so it is left
+    with the attention that this takes."""
+    if model.config._attn_implementation not in ("sdpa", ragged.ATTENTION) or not model._can_set_attn_implementation():
         return False
     ids_BL = _probe_ids(model)[:1].expand(3, -1).clone()
     ids_BL[1:, 4:] = ids_BL[:2, 4:].flip(1)
@@ -284,13 +292,18 @@ def shares_prefixes(model: PreTrainedModel) -> bool:
     ).to(ids_BL.device)
     row_N = torch.tensor([r for r in range(3) for _ in range(prompts[r] + responses[r])], device=ids_BL.device)
     place_N = torch.cat([torch.arange(p + t) for p, t in zip(prompts, responses, strict=True)]).to(ids_BL.device)
-    row_U, prompt_B = sequences.distinct_prompts()
-    every = torch.arange(3, device=ids_BL.device)
-    planned = prefix.Plan(row_U, prompt_B, ((every, max(responses)),), max(prompts))
+    found = ragged.layout(sequences, sequences.lengths_B)
+    assert found is not None
     with _training_mode(model, False):
-        lent = prefix.shared_states(model, sequences, planned, row_N, place_N)
-        whole = backbone_states(model, sequences.token_ids_BL)
-    return _close(lent, pick(whole, row_N * whole.shape[1] + place_N))
+        whole = pick(backbone_states(model, sequences.token_ids_BL), row_N * sequences.token_ids_BL.shape[1] + place_N)
+        model.set_attn_implementation(ragged.ATTENTION)
+        try:
+            if _close(ragged.ragged_states(model, found).index_select(0, found.places(row_N, place_N)), whole):
+                return True
+        except (TypeError, ValueError, RuntimeError, ContractError):
+            pass  # it takes no layout, or attends otherwise
+        model.set_attn_implementation("sdpa")
+    return False
 
 
 @torch.no_grad()
