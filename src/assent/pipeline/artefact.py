@@ -259,7 +259,7 @@ def code_version() -> str:
     """The package's version and a digest of all its sources, templates and texts included; once per process."""
     root = Path(assent.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(p for ending in ("py", "jinja", "yaml") for p in root.rglob(f"*.{ending}")):
+    for path in sorted(p for ending in ("py", "c", "jinja", "yaml") for p in root.rglob(f"*.{ending}")):
         digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     return f"{assent.__version__}+{digest.hexdigest()[:12]}"

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from assent.rollout import compiled
 from assent.rollout.decoders import Decoder
 
 
@@ -35,6 +36,10 @@ class Cache:
     @property
     def length(self) -> int:
         return self.keys.shape[4]
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one layer, of all slots."""
+        return self.keys[index], self.values[index]
 
     def take(self, slots: Tensor, other: "Cache", rows: Tensor) -> None:
         """Copy the other cache's rows into these slots."""
@@ -79,22 +84,51 @@ def step(decoder: Decoder, cache: Cache, token_ids_B: Tensor, positions_B: Tenso
         positions_B: int64, where its keys and values go; every earlier place of the slot is read.
         seen: at least 1 + the largest position.
     """
-    rows = len(token_ids_B)
-    every = torch.arange(max(rows, seen), device=token_ids_B.device)
-    row = every[:rows]
-    beyond = torch.zeros((rows, 1, seen), dtype=decoder.weight.dtype, device=token_ids_B.device)
-    beyond.masked_fill_((every[:seen] > positions_B[:, None])[:, None], float("-inf"))
+    attend = compiled.attend() if cache.keys.dtype == torch.float32 and cache.keys.device.type == "cpu" else None
+    read = _Read.of(positions_B, seen, cache) if attend is None else None
     angles = decoder.angles(positions_B)
     x = decoder.embed(token_ids_B, positions_B)
-    group = decoder.heads // decoder.kv_heads
     for index, block in enumerate(decoder.blocks):
         normed = block.normed(x)
-        keys, values = block.kv(normed, angles)
-        cache.keys[index][row, :, :, positions_B] = keys
-        cache.values[index][row, :, positions_B] = values
-        q = (block.q(normed, angles) * block.scale).view(-1, group, decoder.head_dim)
-        scores = torch.bmm(q, cache.keys[index, :rows, :, :, :seen].flatten(0, 1)).view(rows, decoder.heads, seen)
-        weights = torch.softmax(scores.add_(beyond), dim=-1).view(-1, group, seen)
-        attended = torch.bmm(weights, cache.values[index, :rows, :, :seen].flatten(0, 1))
-        x = block.finish(x, attended.view(rows, decoder.heads, decoder.head_dim))
+        q, (keys, values), layer = block.q(normed, angles), block.kv(normed, angles), cache.layer(index)
+        if attend is not None:
+            attended = attend(q, keys, values, layer, positions_B, block.scale)
+        else:
+            assert read is not None
+            attended = read(q, keys, values, layer, block.scale)
+        x = block.finish(x, attended)
     return decoder.logits(x)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Attention of one new token per slot in torch operations, all slots read to the longest.
+
+    Args:
+        row_B: the slots, 0 to B - 1.
+        positions_B: where the new tokens stand.
+        beyond: -inf at the places of a slot after its new token, [B, 1, seen].
+    """
+
+    row_B: Tensor
+    positions_B: Tensor
+    beyond: Tensor
+
+    @classmethod
+    def of(cls, positions_B: Tensor, seen: int, cache: Cache) -> "_Read":
+        rows = len(positions_B)
+        every = torch.arange(max(rows, seen), device=positions_B.device)
+        beyond = cache.keys.new_zeros((rows, 1, seen))
+        beyond.masked_fill_((every[:seen] > positions_B[:, None])[:, None], float("-inf"))
+        return cls(every[:rows], positions_B, beyond)
+
+    def __call__(self, q: Tensor, keys: Tensor, values: Tensor, layer: tuple[Tensor, Tensor], scale: float) -> Tensor:
+        """Write the new keys and values, and attend; `[B, heads, head_dim]`."""
+        kept_keys, kept_values = layer
+        kept_keys[self.row_B, :, :, self.positions_B] = keys
+        kept_values[self.row_B, :, self.positions_B] = values
+        (rows, heads, dim), seen = q.shape, self.beyond.shape[-1]
+        queries = (q * scale).view(rows * kept_keys.shape[1], -1, dim)
+        scores = torch.bmm(queries, kept_keys[:rows, :, :, :seen].flatten(0, 1)).view(rows, heads, seen)
+        weights = torch.softmax(scores.add_(self.beyond), dim=-1).view(len(queries), -1, seen)
+        return torch.bmm(weights, kept_values[:rows, :, :seen].flatten(0, 1)).view(rows, heads, dim)
