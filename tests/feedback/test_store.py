@@ -130,18 +130,56 @@ def test_overlap_asks_different_people_and_nobody_twice(store):
     assert set(asked.values()) == {3} and store.progress().left == 0
 
 
-def test_gold_is_mixed_in_for_everyone_and_does_not_show(url, clock):
-    store = Store.open(url, clock=clock, gold_every=3)
+def gold_and_others(url, clock, every, others):
+    store = Store.open(url, clock=clock, gold_every=every, claim_seconds=60)
     gold = [PairQuestion(f"g{i}", "gold", ("good", "bad")) for i in range(4)]
-    store.add([*gold, *questions(30)], gold={q.id: LEFT for q in gold})
+    store.add([*gold, *questions(others)], gold={q.id: LEFT for q in gold})
+    return store
+
+
+def all_of(store, annotator):
+    """The ids that an annotator is asked, to the end."""
     seen = []
-    while (shown := store.next("ada")) is not None:
+    while (shown := store.next(annotator)) is not None:
         assert "gold" not in repr(type(shown).__slots__)
         seen.append(shown.question.id)
-        store.answer(shown.token, LEFT, 1, annotator="ada")
-    assert {q for q in seen if q[0] == "g"} == {q.id for q in gold} and len(seen) == 34
+        store.answer(shown.token, LEFT, 1, annotator=annotator)
+    return seen
+
+
+def test_gold_is_mixed_in_for_everyone_and_does_not_show(url, clock):
+    store = gold_and_others(url, clock, 2, 40)  # all four come before the 40 end but with probability 1e-9
+    seen = all_of(store, "ada")
+    assert {q for q in seen if q[0] == "g"} == {f"g{i}" for i in range(4)} and len(seen) == 44
     expected = [a for a in store.answers() if a.gold is not None]
-    assert len(expected) == 4 and store.progress().answered == store.progress().wanted == 30
+    assert len(expected) == 4 and store.progress().answered == store.progress().wanted == 40
+    store.close()
+
+
+def test_when_gold_comes_cannot_be_worked_out_and_none_comes_at_the_end(tmp_path, clock):
+    places = []
+    for turn in range(6):
+        store = gold_and_others(f"sqlite:///{tmp_path}/{turn}.db", clock, 10, 30)
+        seen = all_of(store, "ada")
+        assert seen[-1][0] == "q", "after the last ordinary question there is nothing"
+        assert all(store.next("ada") is None for _ in range(30))
+        places.append(tuple(i for i, q in enumerate(seen) if q[0] == "g"))
+        store.close()
+    assert len(set(places)) > 1, "the same name was asked in the same places in every store"
+
+
+def test_a_gold_question_left_lying_goes_as_another_would(url, clock):
+    store = gold_and_others(url, clock, 1, 3)
+    gold = store.next("ada")
+    clock.now += 61
+    assert store.next("ada").token == gold.token, "nobody else came"
+    clock.now += 50
+    store.next("ben")
+    assert store.next("ada").token == gold.token, "a reload had renewed it"
+    clock.now += 61
+    store.next("cleo")
+    assert store.next("ada").token != gold.token, "an ordinary one would have been given to cleo"
+    store.answer(gold.token, LEFT, 1, annotator="ada")
     store.close()
 
 

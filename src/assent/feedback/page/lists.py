@@ -69,13 +69,18 @@ class Standing:
 
 
 def standing_of(store: Store, annotator: str, *, finished: bool) -> Standing:
-    """The progress bar of one annotator."""
+    """The progress bar of one annotator.
+
+    It moves by the same step after a gold question as after any other. What is left counts no gold ones, so the total
+    is made of what does not change by answering (theirs and what is open, together), and of the gold ones that so many
+    bring with them on average; where there were more than that, there always seems to be one to come.
+    """
     own, left = store.progress(annotator=annotator), store.progress().left
     each = own.seconds / own.answers if own.answers else 0.0
-    open_to_them = 0 if finished else left
-    return Standing(
-        own.answers, own.answers + open_to_them, round(each), round(open_to_them * each / 60), finished and left > 0
-    )
+    ordinary = own.answered + own.closed + left
+    expected = ordinary + store.mixed_in(ordinary) - own.flagged
+    total = own.answers if finished else max(expected, own.answers + 1)
+    return Standing(own.answers, total, round(each), round((total - own.answers) * each / 60), finished and left > 0)
 
 
 def people_of(store: Store) -> list[Person]:

@@ -1,21 +1,25 @@
 """Who is asked what next: claims, expiry, gold questions and overlap, on an open write transaction."""
 
-import random
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, exists, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from assent.feedback.store.tables import ReaderRow, SeenRow, SlotRow, TallyRow
+from assent.feedback.store.tables import EventRow, ReaderRow, SeenRow, SlotRow, TallyRow
 
+EVENT = EventRow.__table__  # type: ignore[attr-defined]
 SLOT = SlotRow.__table__  # type: ignore[attr-defined]
 SEEN = SeenRow.__table__  # type: ignore[attr-defined]
 READER = ReaderRow.__table__  # type: ignore[attr-defined]
 TALLY = TallyRow.__table__  # type: ignore[attr-defined]
 
 NO_SLOT = "!"
-"""Before a showing in `Reader.tokens`: it has no slot to lose, being of a gold question, or one answered by others."""
+"""Before a showing in `Reader.tokens` that has no slot, being of a gold question, or one answered by others; what
+follows its colon is when it would expire if it had one."""
+NEAR = 500
+"""Places around the next question among which a gold one finds another to resemble."""
 SKIPS_TO_CLOSE = 3
 """A question that this many annotators passed over is asked no more."""
 
@@ -48,33 +52,76 @@ def save_reader(connection: Connection, reader: Reader) -> None:
     connection.execute(update(READER).where(READER.c.annotator == reader.annotator).values(values))
 
 
-def before_them(connection: Connection, reader: Reader, expires: float) -> str | None:
-    """The showing an annotator has before them, its claim renewed; one that was given away is dropped."""
+def before_them(connection: Connection, reader: Reader, now: float, expires: float) -> str | None:
+    """The showing an annotator has before them, its claim renewed; one that was given away is dropped.
+
+    One without a slot is nobody's to give away, and is dropped all the same when it would have been: what stays longer
+    than the others would be known for a gold question.
+    """
     while reader.tokens:
-        token = reader.tokens[-1].removeprefix(NO_SLOT)
-        claim = update(SLOT).where(SLOT.c.token == token, SLOT.c.state == "claimed").values(expires=expires)
-        if connection.execute(claim).rowcount or reader.tokens[-1] != token:
-            return token
+        token, _, until = reader.tokens[-1].removeprefix(NO_SLOT).partition(":")
+        if reader.tokens[-1].startswith(NO_SLOT):
+            if not until or now <= float(until) or not _others_came(connection, reader, token, float(until)):
+                reader.tokens[-1] = f"{NO_SLOT}{token}:{expires}"
+                return token
+        else:
+            claim = update(SLOT).where(SLOT.c.token == token, SLOT.c.state == "claimed").values(expires=expires)
+            if connection.execute(claim).rowcount:
+                return token
         reader.tokens.pop()
     return None
 
 
+def _others_came(connection: Connection, reader: Reader, token: str, since: float) -> bool:
+    """Whether anybody else was shown a question after that time, and so would have been given an expired one."""
+    mine = select(EVENT.c.seq).where(EVENT.c.once == f"shown/{token}").scalar_subquery()
+    theirs = (EVENT.c.seq > mine, EVENT.c.what == "shown", EVENT.c.annotator != reader.annotator, EVENT.c.at > since)
+    return connection.execute(select(EVENT.c.seq).where(*theirs).limit(1)).first() is not None
+
+
 def put_away(connection: Connection, reader: Reader, token: str) -> None:
     """The showing is no longer before the annotator."""
-    reader.tokens = [t for t in reader.tokens if t.removeprefix(NO_SLOT) != token]
+    reader.tokens = [t for t in reader.tokens if t.removeprefix(NO_SLOT).partition(":")[0] != token]
     save_reader(connection, reader)
 
 
-def choose(connection: Connection, reader: Reader, now: float, gold_every: int) -> Row[Any] | None:
-    """The slot to show next: now and then a gold one, else an expired claim, else the next open one; locked."""
-    draw = random.Random(f"{reader.annotator}/{reader.shown}").random()
-    if gold_every and draw < 1 / gold_every and (gold := _first(connection, reader, SLOT.c.state == "gold")):
-        return gold
+@dataclass(frozen=True)
+class Chosen:
+    """The slot to show next. Where it is a gold one, `like` is an ordinary question whose origin it is shown with."""
+
+    slot: Row[Any]
+    like: str | None = None
+
+
+def choose(connection: Connection, reader: Reader, now: float, gold_every: int) -> Chosen | None:
+    """An expired claim, else the next open slot, locked; now and then a gold one in its place.
+
+    Which showing brings a gold one is drawn anew, so that nobody can work it out from names and numbers; and none comes
+    when there is nothing else, because what comes after the end is known for what it is.
+    """
+    ordinary = _ordinary(connection, reader, now)
+    if ordinary is None:
+        return None
+    gold = _first(connection, reader, SLOT.c.state == "gold") if gold_every else None
+    if gold is None or secrets.randbelow(gold_every):
+        return Chosen(ordinary)
+    return Chosen(gold, _another(connection, ordinary))
+
+
+def _ordinary(connection: Connection, reader: Reader, now: float) -> Row[Any] | None:
     expired = _first(connection, reader, SLOT.c.state == "claimed", SLOT.c.expires < now)
     if expired is not None:
         return expired
     beyond = _first(connection, reader, SLOT.c.state == "open", SLOT.c.place > reader.place)
     return beyond or _first(connection, reader, SLOT.c.state == "open", SLOT.c.place <= reader.place)
+
+
+def _another(connection: Connection, ordinary: Row[Any]) -> str:
+    """An ordinary question of the same batch, not far from this one."""
+    begin = ordinary.place + secrets.randbelow(2 * NEAR) - NEAR
+    near = select(SLOT.c.question_id).where(SLOT.c.place >= begin, SLOT.c.place < begin + 2 * NEAR)
+    found = near.where(SLOT.c.state != "gold", SLOT.c.batch == ordinary.batch).order_by(SLOT.c.place).limit(1)
+    return str(connection.execute(found).scalar() or ordinary.question_id)
 
 
 def _first(connection: Connection, reader: Reader, *where: Any) -> Row[Any] | None:
@@ -88,7 +135,7 @@ def claim(connection: Connection, reader: Reader, slot: Row[Any], token: str, ex
     mark_seen(connection, reader.annotator, slot.question_id)
     reader.shown += 1
     if slot.state == "gold":
-        reader.tokens.append(NO_SLOT + token)
+        reader.tokens.append(f"{NO_SLOT}{token}:{expires}")
     else:
         reader.tokens.append(token)
         reader.place = slot.place

@@ -4,6 +4,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ from sqlalchemy.orm import aliased
 
 from assent.errors import DataError
 from assent.feedback.answers import Answer, answer_from_json
-from assent.feedback.questions import Question, question_from_json
+from assent.feedback.questions import Origin, Question, question_from_json
 from assent.feedback.store import queue
 from assent.feedback.store.tables import EventRow, QuestionRow, SlotRow
 from assent.feedback.store.values import Answered, Shown
@@ -115,8 +116,19 @@ def showing_of(connection: Connection, token: str, annotator: str) -> Row[Any]:
 
 def shown_of(connection: Connection, token: str, annotator: str, expires: float) -> Shown:
     row = showing_of(connection, token, annotator)
-    order = tuple(json.loads(row.body)["order"])
-    return Shown(token, question_of(connection, row.question_id), order, annotator, row.at, expires)
+    body, question = json.loads(row.body), question_of(connection, row.question_id)
+    if like := body.get("like"):
+        question = disguised(question, question_of(connection, like).origin)
+    return Shown(token, question, tuple(body["order"]), annotator, row.at, expires)
+
+
+def disguised(question: Question, like: Origin) -> Question:
+    """A gold question under the origin of an ordinary one: the page says why something is asked.
+
+    Of two questions with a slice each keeps its own, because a wrong one would stand out against the prompt.
+    """
+    slice = (question.origin.slice or like.slice) if like.slice else ""
+    return replace(question, origin=replace(question.origin, why=like.why, round=like.round, slice=slice))
 
 
 def followed() -> ColumnElement[bool]:

@@ -4,7 +4,7 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
@@ -120,15 +120,17 @@ class Store:
         expires = now + self.claim_seconds
         with self.database.write(durable=False) as connection:
             reader = queue.lock_reader(connection, annotator)
-            token = queue.before_them(connection, reader, expires)
+            token = queue.before_them(connection, reader, now, expires)
             if token is None:
-                slot = queue.choose(connection, reader, now, self.gold_every)
-                if slot is None:
+                chosen = queue.choose(connection, reader, now, self.gold_every)
+                if chosen is None:
                     queue.save_reader(connection, reader)
                     return None
                 token = rows.new_token()
-                queue.claim(connection, reader, slot, token, expires)
-                self._show(connection, annotator, slot.question_id, slot.batch, token)
+                queue.claim(connection, reader, chosen.slot, token, expires)
+                body = {"order": _drawn(rows.question_of(connection, chosen.slot.question_id))}
+                body |= {"like": chosen.like} if chosen.like else {}
+                self._show(connection, annotator, chosen.slot.question_id, chosen.slot.batch, token, body)
             queue.save_reader(connection, reader)
             return rows.shown_of(connection, token, annotator, expires)
 
@@ -142,21 +144,9 @@ class Store:
             return rows.shown_of(connection, token, annotator, self.clock() + self.claim_seconds)
 
     def _show(
-        self,
-        connection: Connection,
-        annotator: str,
-        question_id: str,
-        batch: str,
-        token: str,
-        order: Sequence[int] | None = None,
+        self, connection: Connection, annotator: str, question_id: str, batch: str, token: str, body: Mapping[str, Any]
     ) -> None:
-        if order is None:
-            question = rows.question_of(connection, question_id)
-            places = range(len(question.responses))
-            order = secrets.SystemRandom().sample(places, len(places)) if question.shuffled else list(places)
-        self._record(
-            connection, "shown", question_id, batch, token, annotator, {"order": list(order)}, f"shown/{token}"
-        )
+        self._record(connection, "shown", question_id, batch, token, annotator, body, f"shown/{token}")
 
     # -------------------------------------------------------------------------------------------- answering
 
@@ -269,10 +259,10 @@ class Store:
             self._record(connection, "withdrawn", last.question_id, last.batch, last.token, annotator, {}, of=last.seq)
             expires, new = self.clock() + self.claim_seconds, rows.new_token()
             was = queue.reclaim(connection, last.token, last.question_id, new, expires)
-            order = json.loads(rows.showing_of(connection, last.token, annotator).body)["order"]
-            self._show(connection, annotator, last.question_id, last.batch, new, order)
+            same = json.loads(rows.showing_of(connection, last.token, annotator).body)
+            self._show(connection, annotator, last.question_id, last.batch, new, same)
             queue.count(connection, last.batch, annotator, **rows.taken_back(last, was))
-            reader.tokens.append(new if was else queue.NO_SLOT + new)
+            reader.tokens.append(new if was else f"{queue.NO_SLOT}{new}:{expires}")
             queue.save_reader(connection, reader)
             return rows.shown_of(connection, new, annotator, expires)
 
@@ -339,6 +329,14 @@ class Store:
             found = {what: int(n) for what, n in connection.execute(counts.group_by(TALLY.c.what))}
         return Progress(seconds=found.pop("milliseconds", 0) / 1000, **found)
 
+    def mixed_in(self, ordinary: int) -> int:
+        """Gold questions that somebody who is shown so many others will have met, about."""
+        if not self.gold_every:
+            return 0
+        with self.database.read() as connection:
+            there = connection.execute(select(func.count()).where(rows.SLOT.c.state == "gold")).scalar_one()
+        return int(there) if self.gold_every == 1 else min(int(there), round(ordinary / (self.gold_every - 1)))
+
     def annotators(self, *, batch: str | None = None) -> dict[str, Progress]:
         """The progress of everyone who answered, skipped or flagged anything, by name."""
         names = select(TALLY.c.annotator).where(TALLY.c.annotator != "").distinct().order_by(TALLY.c.annotator)
@@ -402,6 +400,12 @@ class Store:
         values = {"name": name, "digest": digest, "revoked": revoked, "at": self.clock()}
         with self.database.write() as connection:
             connection.execute(insert(INVITATION).values(values))
+
+
+def _drawn(question: Question) -> list[int]:
+    """The order to show the responses in."""
+    places = range(len(question.responses))
+    return secrets.SystemRandom().sample(places, len(places)) if question.shuffled else list(places)
 
 
 def _named(name: str) -> None:
