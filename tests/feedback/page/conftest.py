@@ -53,7 +53,7 @@ def chromium():
 
 @pytest.fixture
 def address(store):
-    app = create_app(store, hosts=frozenset({"127.0.0.1"}), pace=Pace(1e6, 1e6))
+    app = create_app(store, admin_token="key-of-the-admin", hosts=frozenset({"127.0.0.1"}), pace=Pace(1e6, 1e6))
     with served(app) as url:
         yield url
 
