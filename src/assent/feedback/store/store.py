@@ -128,7 +128,7 @@ class Store:
                     return None
                 token = rows.new_token()
                 queue.claim(connection, reader, chosen.slot, token, expires)
-                body = {"order": _drawn(rows.question_of(connection, chosen.slot.question_id))}
+                body: dict[str, Any] = {"order": _drawn(rows.question_of(connection, chosen.slot.question_id))}
                 body |= {"like": chosen.like} if chosen.like else {}
                 self._show(connection, annotator, chosen.slot.question_id, chosen.slot.batch, token, body)
             queue.save_reader(connection, reader)
