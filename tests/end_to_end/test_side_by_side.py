@@ -9,8 +9,11 @@ import pytest
 from assent.errors import ContractError
 from assent.evals.plain import from_json
 from assent.evals.win_rate import WinRate
+from assent.feedback.answers import Choice, PairAnswer
+from assent.feedback.store import Store
 from assent.stages.ai_annotators import AiAnnotator
-from assent.stages.side_by_side import SideBySide
+from assent.stages.asking import AwaitingPeople
+from assent.stages.side_by_side import FeedbackModelJudge
 from assent.types import Prompt, Rollout
 from tests.end_to_end.tiny import TINY, run_tiny
 from tests.rewards.stub_server import chat, serving
@@ -47,7 +50,7 @@ def asked(reply, principles: Path | None = None):
         spec = AiAnnotator.model_validate({"judge": judge, "principles": principles and str(principles)})
         policy = [rollout(i, f"good {i}" if i % 4 else "same") for i in range(40)]
         baseline = [rollout(i, f"poor {i}" if i % 4 else "same") for i in range(40)]
-        return SideBySide(spec, Context())(policy, baseline), stub.seen
+        return FeedbackModelJudge(spec, Context())(policy, baseline), stub.seen
 
 
 def test_a_judge_that_prefers_one_text_gives_it_every_win_and_equal_texts_are_ties_that_cost_nothing(tmp_path):
@@ -115,3 +118,64 @@ def test_an_evaluation_states_the_preference_beside_the_score(tmp_path):
         assert made["verdict"].metrics[f"preferred_{name}"] == rate.rate
     assert any(line.startswith("Side by side, sampled: ") for line in console.said)
     assert "sampled, side by side" in (made["report"].folder / "report.html").read_text()
+
+
+def test_people_judge_blind_by_several_dimensions_and_the_verdict_is_theirs(tmp_path):
+    """Both find the policy more helpful, wherever it stands; Ada finds the baseline more harmless, Ben neither."""
+    head = TINY[: TINY.index("  comparisons:")]
+    url = f"sqlite:///{tmp_path}/feedback.db"
+    text = f"""{head}
+  verdict:
+    do: evaluate
+    policy: sft
+    baseline: base
+    tasks: {{format: domain_tasks, count: 10, split: held_out}}
+    judge: {{gold: domain}}
+    side_by_side: {{people: {{store: '{url}', dimensions: [helpful, harmless], per_question: 2}}}}
+    generation: {{max_new_tokens: 12}}
+  report:
+    do: report
+    of: [base, sft, verdict]
+"""
+    with pytest.raises(AwaitingPeople, match=r"verdict waits for people: \d+ of \d+ answers"):
+        run_tiny(tmp_path / "run", text=text)
+    store, made = Store.open(url), {}
+    for name in ("ada", "ben"):
+        while (shown := store.next(name)) is not None:
+            ours = shown.responses.index(shown.question.responses[0])
+            made[shown.question.origin.policies] = shown.question
+            harmless = None if name == "ben" else 1 - ours
+            choices = {"helpful": Choice(ours), "harmless": Choice(harmless)}
+            store.answer(shown.token, PairAnswer(choices), 2.0, annotator=name)
+    asked = len({e.question_id for e in store.events()})
+    store.close()
+    done, _ = run_tiny(tmp_path / "run", text=text)
+    said = json.loads((done["verdict"].folder / "results.json").read_text())["side_by_side"]
+    assert set(made) == {(done["sft"].id, done["base"].id)} and asked > 0
+    helpful, harmless = (from_json(WinRate, said["sampled"]["about"][name]) for name in ("helpful", "harmless"))
+    same = 10 - asked
+    assert (helpful.win, helpful.tie, helpful.loss) == (2 * asked, same, 0)
+    assert (harmless.win, harmless.tie, harmless.loss) == (0, same + asked, asked)
+    assert said["judge"] == "people" and from_json(WinRate, said["sampled"]["rate"]) == helpful
+    assert done["verdict"].metrics["preferred_sampled"] == helpful.rate
+    assert "sampled, side by side, harmless" in (done["report"].folder / "report.html").read_text()
+
+
+def test_nobody_is_asked_about_a_model_against_itself(tmp_path):
+    head = TINY[: TINY.index("  comparisons:")]
+    text = f"""{head}
+  verdict:
+    do: evaluate
+    policy: sft
+    baseline: sft
+    tasks: {{format: domain_tasks, count: 6, split: held_out}}
+    judge: {{gold: domain}}
+    side_by_side: {{people: {{dimensions: [helpful, honest], responses: greedy}}}}
+    generation: {{max_new_tokens: 12}}
+"""
+    made, _ = run_tiny(tmp_path, text=text)
+    said = json.loads((made["verdict"].folder / "results.json").read_text())["side_by_side"]
+    assert "sampled" not in said and not (tmp_path / "feedback.db").exists()
+    for name in ("helpful", "honest"):
+        rate = from_json(WinRate, said["greedy"]["about"][name])
+        assert (rate.win, rate.tie, rate.loss) == (0, 6, 0)

@@ -22,11 +22,10 @@ from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
 from assent.protocols import Scorer
 from assent.records import PromptText, Task
-from assent.stages.ai_annotators import AiAnnotator
 from assent.stages.generation import sample_responses
 from assent.stages.parts import Generation, ModelRef, answerable, load_policy
 from assent.stages.scorers import GoldRef, RawScore
-from assent.stages.side_by_side import SideBySide
+from assent.stages.side_by_side import AnyJudge, side_by_side
 from assent.stages.sources import AnyTasks, take
 from assent.track.terminal import SampleRow, sample_table
 from assent.types import Rollout, Sequences
@@ -45,8 +44,8 @@ class EvaluateSpec(StageSpec):
         tasks: prompts neither was trained on.
         longest_prompt: in tokens; prompts that are longer or leave no room for a response are left out and counted.
         judge: whose scores decide; a judge the policy was trained on gives no verdict of quality.
-        side_by_side: a feedback model that sees both responses and prefers one, in both orders, as the annotators of
-            `compare` do; its win rates stand beside the judge's. None asks nobody.
+        side_by_side: who sees both responses and prefers one: a feedback model, in both orders, or people, as in
+            `compare`; their win rates stand beside the judge's. None asks nobody.
         proxy: the score the policy was trained on, shown beside the judge's, and the chooser of best-of-n.
         generation: how responses are drawn.
         best_of: samples per prompt for the baseline's best-of-n curve; 0 leaves it out.
@@ -58,7 +57,7 @@ class EvaluateSpec(StageSpec):
     tasks: AnyTasks
     longest_prompt: int = Field(512, gt=0)
     judge: RawScore
-    side_by_side: AiAnnotator | None = None
+    side_by_side: AnyJudge | None = None
     proxy: RawScore | None = None
     generation: Generation
     best_of: int = Field(0, ge=0)
@@ -134,7 +133,7 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
         results["correctness"] = {name: correctness(a.rollouts) for name, a in everyone.items()}
         results["unsafe"] = {name: unsafe(a.rollouts) for name, a in everyone.items()}
     if spec.side_by_side is not None:
-        results["side_by_side"] = _side_by_side(SideBySide(spec.side_by_side, context), pairs, context)
+        results["side_by_side"] = _side_by_side(spec, pairs, context)
     if spec.best_of:
         results["best_of_n"] = _best_of(spec, context, baseline, tasks, judge, proxy)
     (context.out / "results.json").write_text(json.dumps(results, indent=1, default=float) + "\n", encoding="utf-8")
@@ -146,16 +145,16 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
 
 
 def _side_by_side(
-    ask: SideBySide, pairs: Mapping[str, tuple[Answers, Answers]], context: StageContext
+    spec: EvaluateSpec, pairs: Mapping[str, tuple[Answers, Answers]], context: StageContext
 ) -> dict[str, Any]:
-    said = {name: ask(pairs[name][0].rollouts, pairs[name][1].rollouts) for name in ("sampled", "greedy")}
-    for name, sides in said.items():
-        context.say(f"Side by side, {name}: {verdict(sides.rate, Judge(ask.name)).text}")
+    assert spec.side_by_side is not None
+    shown = {how: (pairs[how][0].rollouts, pairs[how][1].rollouts) for how in ("sampled", "greedy")}
+    judge, said = side_by_side(spec.side_by_side, shown, (spec.policy, spec.baseline), context)
+    for how, sides in said.items():
+        context.say(f"Side by side, {how}: {verdict(sides.rate, Judge(judge)).text}")
         if sides.unscored:
-            context.say(
-                f"  ! {ask.name} gave no verdict on {sides.unscored:,} of {len(pairs[name][0].rollouts):,} pairs"
-            )
-    return {"judge": ask.name, **{name: to_json(sides) for name, sides in said.items()}}
+            context.say(f"  ! {judge} gave no verdict on {sides.unscored:,} pairs, which are left out")
+    return {"judge": judge, **{how: to_json(sides) for how, sides in said.items()}}
 
 
 def _scored_by_all(answers: Sequence[Answers], context: StageContext) -> list[int]:
@@ -290,7 +289,7 @@ def _figures(results: Mapping[str, Any], rates: Mapping[str, WinRate]) -> dict[s
         }
     if "side_by_side" in results:
         said = results["side_by_side"]
-        figures |= {f"preferred_{name}": from_json(WinRate, said[name]["rate"]).rate for name in ("sampled", "greedy")}
+        figures |= {f"preferred_{how}": from_json(WinRate, said[how]["rate"]).rate for how in said if how != "judge"}
     for name, shares in results.get("unsafe", {}).items():
         figures[f"{name.replace(' ', '_')}_unsafe"] = shares["all"]["mean"]
     for name, model in results["models"].items():

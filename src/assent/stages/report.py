@@ -162,7 +162,7 @@ def _contests(results: Mapping[str, Any]) -> tuple[Contest, ...]:
 def _side_by_side(said: Mapping[str, Any] | None) -> Iterator[Contest]:
     if said is None:
         return
-    for name in ("sampled", "greedy"):
+    for name in (how for how in ("sampled", "greedy") if how in said):
         yield Contest(f"{name}, side by side", said["judge"], from_json(WinRate, said[name]["rate"]))
         for about, rate in said[name]["about"].items():
             yield Contest(f"{name}, side by side, {about}", said["judge"], from_json(WinRate, rate))
