@@ -108,3 +108,8 @@ def test_help_answers_at_once():
         if wall < HELP_SECONDS:
             break
     assert min(min(t) for t in taken) < HELP_SECONDS, f"(wall, processor) seconds: {taken}"
+
+
+def test_a_run_that_asks_nobody_loads_no_database_and_no_server():
+    heavy = ("sqlalchemy", "alembic", "fastapi")
+    assert python(f"import sys, assent.stages; print([m for m in {heavy} if m in sys.modules])") == "[]"

@@ -7,18 +7,20 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 from assent.config import Frozen
 from assent.errors import ArtefactError
 from assent.feedback.questions import Origin, Question, identity, question_to_json
-from assent.feedback.store import Answered, Progress, Store
+from assent.feedback.store import Answered, Progress
 from assent.pipeline.artefact import write_text
 from assent.pipeline.run import StageContext
 from assent.records import Record, to_json
+
+if TYPE_CHECKING:
+    from assent.feedback.store import Store
 
 STORE_OF_A_RUN = "feedback.db"
 """Where the folder of a run keeps its store; `assent label RUN` opens it."""
@@ -75,6 +77,9 @@ def checked_url(store: str) -> str:
     Raises:
         ValueError: it is a bare path, or it holds a password.
     """
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
     if "://" not in store:
         raise ValueError(f"a store is named by its URL; got {store!r}; write sqlite:///{store}")
     try:
@@ -109,6 +114,8 @@ def ask(people: People, questions: Sequence[Question], context: StageContext) ->
         AwaitingPeople: not enough answers are in, and the stage has waited as long as it was told to.
         ArtefactError: there is nothing to ask, or every question was closed without an answer.
     """
+    from assent.feedback.store import Store
+
     if not questions:
         raise ArtefactError(
             f"{context.name} has nothing to ask people",
@@ -135,7 +142,7 @@ def ask(people: People, questions: Sequence[Question], context: StageContext) ->
         store.close()
 
 
-def _waited(people: People, store: Store, batch: str, context: StageContext) -> Progress:
+def _waited(people: People, store: "Store", batch: str, context: StageContext) -> Progress:
     until, said = time.monotonic() + 60 * people.wait_minutes, -SAYS_EVERY
     while True:
         progress = store.progress(batch=batch)
