@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ AVERAGE = """
     of: [ensemble]
     data: *data
     held_out: 0.3
+
+  report: {do: report, of: [ensemble, average]}
 """
 SHARED = ("stages.ensemble.heads=shared", "stages.ensemble.lr_factors=[1, 2]")
 
@@ -112,6 +115,17 @@ def test_the_average_is_the_mean_of_the_weights_as_trained(shared):
     assert figures["member_accuracy"] == pytest.approx(artefacts["ensemble"].metrics["member_accuracy"])
     assert figures["mean_score_accuracy"] == pytest.approx(artefacts["ensemble"].metrics["accuracy"])
     assert any(line.startswith("average of 3 models") for line in console.said)
+
+
+def test_the_report_says_how_well_members_their_mean_and_their_average_judge(shared):
+    artefacts, _ = shared
+    page = (artefacts["report"].folder / "report.html").read_text()
+    for stage, figure, label in (
+        ("ensemble", "accuracy", "held-out accuracy of the mean"),
+        ("ensemble", "member_accuracy", "of a member, on average"),
+        ("average", "accuracy", "held-out accuracy"),
+    ):
+        assert re.search(rf"{label}\W.{{0,80}}?{artefacts[stage].metrics[figure]:.3g}", page, re.DOTALL)
 
 
 def test_the_average_of_one_model_with_itself_scores_as_it_does(shared, tmp_path):

@@ -66,6 +66,12 @@ KEY_FIGURES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "sft": (("chosen_epoch", "chosen epoch"), ("demonstrations", "demonstrations")),
     "compare": (("comparisons", "comparisons"), ("prompts", "prompts")),
     "reward_model": (("accuracy", "held-out accuracy"), ("training_prompts", "prompts")),
+    "reward_ensemble": (
+        ("accuracy", "held-out accuracy of the mean"),
+        ("member_accuracy", "of a member, on average"),
+        ("training_prompts", "prompts"),
+    ),
+    "reward_average": (("accuracy", "held-out accuracy"),),
     "align": (("accuracy", "held-out accuracy of the implicit reward"), ("training_pairs", "pairs")),
     "rl": (("objective/kl", "KL, nats per response"), ("objective/scores", "score")),
     "select": (("demonstrations", "demonstrations kept"), ("prompts_all_equal", "prompts with equal scores")),
