@@ -112,10 +112,11 @@ def _arrange(pieces: Sequence[list[int]], length: int) -> Iterator[list[list[int
         rows: list[list[list[int]]] = []
         room: list[int] = []
         for piece in sorted(pieces[start : start + WINDOW], key=len, reverse=True):
-            row = next((r for r, left in enumerate(room) if left >= len(piece)), len(rows))
+            size = len(piece)
+            row = next((r for r, left in enumerate(room) if left >= size), len(rows))
             if row == len(rows):
                 rows.append([])
                 room.append(length)
             rows[row].append(piece)
-            room[row] -= len(piece)
+            room[row] -= size
         yield from rows
