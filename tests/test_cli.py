@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STAND_IN = '''
 """Takes the place of `assent.stages`: two stages, no torch."""
 import time, types, sys
+from assent.errors import ConfigError
 from assent.pipeline.recipe import Stage, StageSpec
 from contextlib import contextmanager
 
@@ -38,7 +39,12 @@ class Console:
         print("stage", title, flush=True)
         yield Tracker()
 
-def chat(run, stage, prompt): print("chat", run, stage, prompt)
+def chat(run, stage, prompt, *, device): print("chat", run, stage, prompt, device)
+
+def place_of(device, precision):
+    if device != "cpu" and device != "auto":
+        raise ConfigError(f"device: {device} is not there", got="no GPU", why="none", fix="cpu")
+    return f"cpu in {precision}"
 
 class Verdict:
     algorithm, optimum, start, distance, tolerance = "ppo", "ref * exp(r / beta)", 0.5, 0.01, 0.02
@@ -48,7 +54,7 @@ import os
 sys.modules["assent.stages"] = stages = types.ModuleType("assent.stages")
 stages.TABLE = {"work": Stage("work", Spec, work, lambda s: {"updates": s.steps, "tokens": s.steps * 1000})}
 stages.console = lambda *, tensorboard: Console()
-stages.chat = chat
+stages.chat, stages.place_of = chat, place_of
 stages.verify = lambda: [Verdict(True), Verdict(os.environ.get("FAIL") is None)]
 import assent
 assent.stages = stages
@@ -105,6 +111,14 @@ def test_explain_prints_the_resolved_recipe_and_the_derived_numbers(folder: Path
     assert "slow: 0.0" in shown
     assert "updates  7" in shown
     assert "tokens  7,000" in shown
+    assert "device: auto" in shown and "precision: float32" in shown
+    assert "models would run on" in shown
+
+
+def test_explain_says_where_a_recipe_would_not_run(folder: Path) -> None:
+    done = assent(folder, "explain", "toy.yaml", "device=cuda")
+    assert done.returncode == 0
+    assert "would not run on this machine: device: cuda is not there" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -114,7 +128,10 @@ def test_explain_prints_the_resolved_recipe_and_the_derived_numbers(folder: Path
         (["run", "toy.yaml", "stages.a.stesp=3"], 2, "did you mean 'steps'"),
         (["run", "toy.yaml", "--only", "aa"], 2, "did you mean 'a'"),
         (["run", "toy.yaml", "--only", "a", "--folder", "x", "--until", "zzz"], 2, "choose among a, b"),
-        (["explain", "toy.yaml", "m=3"], 2, "choose among n, name, seed"),
+        (["explain", "toy.yaml", "m=3"], 2, "choose among device, n, name"),
+        (["run", "toy.yaml", "device=gpu"], 2, "device"),
+        (["run", "toy.yaml", "device=cuda:99"], 2, "cuda:99"),
+        (["run", "toy.yaml", "precision=fp8"], 2, "bfloat16"),
         (["why", ".", "."], 1, "is not an artefact"),
         (["rum"], 2, "rum"),
     ],

@@ -57,6 +57,7 @@ def run(
 
         where = folder or Path("runs") / loaded.name
         console = stages.console(tensorboard=tensorboard)
+        console.say(f"models run on {stages.place_of(loaded.device, loaded.precision)}")
         made = run_pipeline(loaded, table, where, only=only or None, until=until, console=console)
         for page in [p for artefact in made.values() for p in artefact.folder.glob("*.html")]:
             console.say(f"The report: {page}")
@@ -65,10 +66,16 @@ def run(
 
 @app.command()
 def explain(recipe: RecipeFile, settings: Settings = None) -> None:
-    """Print the resolved recipe and what follows from it: prompts, sequences, tokens, updates."""
+    """Print the resolved recipe and what follows from it: device, prompts, sequences, tokens, updates."""
     with _told():
         loaded, table = _load(recipe, settings)
+        from assent import stages
+
         typer.echo(loaded.to_yaml())
+        try:
+            typer.echo(f"models would run on {stages.place_of(loaded.device, loaded.precision)}\n")
+        except ConfigError as error:
+            typer.echo(f"it would not run on this machine: {error}\n")
         for name, spec in loaded.stages.items():
             parents = ", ".join(loaded.parents[name])
             typer.echo(f"{name}: {loaded.kinds[name]}" + (f" from {parents}" if parents else ""))
@@ -82,12 +89,13 @@ def chat(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     stage: Annotated[str | None, typer.Option(help="Whose model; the last stage that made one by default.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Answer this and end.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Talk to the model of a run."""
     with _told("Goodbye."):
         from assent import stages
 
-        stages.chat(run, stage, prompt)
+        stages.chat(run, stage, prompt, device=device)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from assent.errors import ConfigError
+from assent.models.placement import CPU, Placement, in_full, narrowed, place, running_in
 from assent.models.reading import read_weights
 from assent.models.tokenizer import load_tokenizer
 
@@ -64,7 +65,7 @@ class Classifier:
         return min(self.tokenizer.model_max_length, positions or self.tokenizer.model_max_length)
 
 
-def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Classifier:
+def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32, placement: Placement = CPU) -> Classifier:
     """Read a sequence-classification model of any number of labels; it stays frozen.
 
     Raises:
@@ -72,10 +73,12 @@ def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32, dev
         ContractError: weights are missing or unexpected.
     """
     model = read_weights(AutoModelForSequenceClassification, path, dtype)
-    torch.nn.Module.to(model, device)
+    place(model, placement)
     model.eval().requires_grad_(False)
     tokenizer = load_tokenizer(path)
-    return Classifier(model, tokenizer, pads=_padding_is_harmless(model, tokenizer))
+    with in_full(model):
+        pads = _padding_is_harmless(model, tokenizer)
+    return Classifier(model, tokenizer, pads=pads)
 
 
 @torch.no_grad()
@@ -87,7 +90,8 @@ def forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Se
     mask = torch.arange(longest) < torch.tensor([len(row) for row in rows])[:, None]
     inputs = {"input_ids": ids, "attention_mask": mask.long().to(model.device)}
     # No token types: encoders take zeros where none are given, and GPT-2 would read them as more tokens.
-    return model(**inputs).logits.float().cpu()
+    with running_in(narrowed(model), ids.device):
+        return model(**inputs).logits.float().cpu()
 
 
 def _padding_is_harmless(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from assent.errors import ContractError
+from assent.models.placement import device_of, narrowed, running_in
 from assent.models.prepare import disable_dropout, free_padding_row
 from assent.models.raw_scores import RawScale, raw_scale, remember_raw
 from assent.models.trunk import embedding_weight
@@ -74,7 +75,9 @@ class PooledEncoder(nn.Module):
 
     def pooled(self, sequences: Sequences) -> Tensor:
         """`[B, D]`, float32 at least."""
-        states_BLD = self.model(**encoder_inputs(self.model, sequences)).last_hidden_state
+        sequences = sequences.to(device_of(self.model))
+        with running_in(narrowed(self.model), sequences.token_ids_BL.device):
+            states_BLD = self.model(**encoder_inputs(self.model, sequences)).last_hidden_state
         states_BLD = states_BLD if states_BLD.dtype == torch.float64 else states_BLD.float()
         if self.pooling == "cls":
             return states_BLD[:, 0]
@@ -130,7 +133,9 @@ class ClassifierEncoder(nn.Module):
 
     def last_scores(self, sequences: Sequences) -> Tensor:
         """Score of each whole sequence, `[B]`."""
-        logits: Tensor = self.model(**encoder_inputs(self.model, sequences)).logits[:, 0]
+        sequences = sequences.to(device_of(self.model))
+        with running_in(narrowed(self.model), sequences.token_ids_BL.device):
+            logits: Tensor = self.model(**encoder_inputs(self.model, sequences)).logits[:, 0]
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def normalise(self, mean: float, std: float) -> None:
@@ -177,7 +182,7 @@ def check_encoder(scalar: Any) -> None:
     free_padding_row(model)
     weight = embedding_weight(model)
     ids = torch.randint(weight.shape[0], (2, 9), generator=torch.Generator().manual_seed(0)).tolist()
-    rows = Sequences.of([ids[0][:4], ids[1][:2]], [ids[0][4:], ids[1][2:4]]).to(weight.device)
+    rows = Sequences.of([ids[0][:4], ids[1][:2]], [ids[0][4:], ids[1][2:4]])
     was = model.training
     together = {mode: _in_mode(scalar, mode, lambda: scalar.last_scores(rows)) for mode in (True, False)}
     alone = torch.cat([scalar.last_scores(rows.select(torch.tensor([i]))) for i in range(2)])

@@ -32,6 +32,7 @@ from assent.errors import ConfigError, ContractError
 from assent.models.encoder import AnyEncoder
 from assent.models.encoder_folders import encoder_from, has_score, is_encoder, read_encoder, save_encoder
 from assent.models.forward import ScalarModel
+from assent.models.placement import CPU, Placement, device_of, in_full, place, placement_of
 from assent.models.prepare import check_head_path, embedding_weight, prepare
 from assent.models.raw_scores import SCORE_OFFSET
 from assent.models.reading import quiet, read_weights
@@ -108,8 +109,8 @@ class ModelShape:
 # ------------------------------------------------------------------------------------------------ causal models
 
 
-def load_causal(path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> CausalModel:
-    """Read a folder, or a model of the hub by name, and make it ready to train.
+def load_causal(path: str | Path, *, dtype: torch.dtype = torch.float32, placement: Placement = CPU) -> CausalModel:
+    """Read a folder, or a model of the hub by name, put it in its place and make it ready to train.
 
     Raises:
         ArtefactError: there is no such model, or its files cannot be read.
@@ -119,7 +120,7 @@ def load_causal(path: str | Path, *, dtype: torch.dtype = torch.float32, device:
     model = read_weights(AutoModelForCausalLM, path, dtype)
     tokenizer = load_tokenizer(path)
     _require_room(model, tokenizer)
-    return CausalModel(_ready(model, device), tokenizer)
+    return CausalModel(_ready(model, placement), tokenizer)
 
 
 def save_causal(folder: str | Path, causal: CausalModel) -> None:
@@ -140,8 +141,12 @@ def _write(folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedToke
     require_served_alike(folder, tokenizer)
 
 
-def new_causal(shape: ModelShape, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> CausalModel:
+def new_causal(
+    shape: ModelShape, tokenizer: PreTrainedTokenizerBase, *, seed: int, placement: Placement = CPU
+) -> CausalModel:
     """A freshly initialised model for this tokenizer's vocabulary; torch's global random state is left as it was.
+
+    It is drawn on the CPU, so that a seed means the same weights on every device.
 
     Raises:
         ConfigError: unknown family, unknown argument, or values that the config class refuses.
@@ -161,7 +166,7 @@ def new_causal(shape: ModelShape, tokenizer: PreTrainedTokenizerBase, *, seed: i
     _name_tokens(model.config, tokenizer, pad_id=_own_pad(tokenizer))
     model.generation_config = _generation(tokenizer)
     try:
-        return CausalModel(_ready(model), tokenizer)
+        return CausalModel(_ready(model, placement), tokenizer)
     except RuntimeError as error:
         raise ConfigError(
             f"a {shape.family} of this shape cannot run",
@@ -171,10 +176,12 @@ def new_causal(shape: ModelShape, tokenizer: PreTrainedTokenizerBase, *, seed: i
         ) from error
 
 
-def _ready(model: PreTrainedModel, device: str = "cpu") -> PreTrainedModel:
-    torch.nn.Module.to(model, device)
+def _ready(model: PreTrainedModel, placement: Placement) -> PreTrainedModel:
+    torch.nn.Module.to(model, placement.device)
+    # Probed in full precision, whose tolerance finds what half precision would hide.
     prepare(model)
     check_head_path(model)
+    place(model, placement)
     return model
 
 
@@ -293,20 +300,27 @@ def scalar_from_causal(causal: CausalModel, *, seed: int) -> ScalarFolder:
     noise = torch.randn(head.shape, generator=torch.Generator().manual_seed(seed)) / math.sqrt(head.shape[1] + 1)
     with torch.no_grad():
         head.copy_(noise)
-    return ScalarFolder(ScalarModel(model.to(causal.model.device)), causal.tokenizer)
+    scalar = ScalarModel(model.to(device_of(causal.model)))
+    place(scalar, placement_of(causal.model), model=model)
+    return ScalarFolder(scalar, causal.tokenizer)
 
 
-def scalar_from_encoder(path: str | Path, *, seed: int, dtype: torch.dtype = torch.float32) -> ScalarFolder:
+def scalar_from_encoder(
+    path: str | Path, *, seed: int, dtype: torch.dtype = torch.float32, placement: Placement = CPU
+) -> ScalarFolder:
     """A reward model on an encoder's folder or hub name, with a fresh head (`encoder_folders.encoder_from`)."""
-    return ScalarFolder(encoder_from(path, seed=seed, dtype=dtype), load_tokenizer(path))
+    scalar = encoder_from(path, seed=seed, dtype=dtype)
+    place(scalar, placement, model=scalar.model)
+    return ScalarFolder(scalar, load_tokenizer(path))
 
 
-def scalar_start(path: str | Path, *, seed: int) -> ScalarFolder:
+def scalar_start(path: str | Path, *, seed: int, placement: Placement = CPU) -> ScalarFolder:
     """What a reward model is trained from: a reward model with its head, or a language model or encoder with a new one.
 
     Args:
         path: a folder or hub name.
         seed: of the new head, where one is drawn.
+        placement: of the whole.
 
     Raises:
         ArtefactError: there is no such model.
@@ -314,15 +328,17 @@ def scalar_start(path: str | Path, *, seed: int) -> ScalarFolder:
     """
     encoder = is_encoder(path)
     if has_score(path):
-        return load_scalar(path)
-    return scalar_from_encoder(path, seed=seed) if encoder else scalar_from_causal(load_causal(path), seed=seed)
+        return load_scalar(path, placement=placement)
+    if encoder:
+        return scalar_from_encoder(path, seed=seed, placement=placement)
+    return scalar_from_causal(load_causal(path, placement=placement), seed=seed)
 
 
 def _names(causal: CausalModel) -> set[str]:
     return set(dict(causal.model.base_model.named_parameters()))
 
 
-def load_scalar(path: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> ScalarFolder:
+def load_scalar(path: str | Path, *, dtype: torch.dtype = torch.float32, placement: Placement = CPU) -> ScalarFolder:
     """Read a scalar model, ours or anybody's with one label, and check its golden scores if it has them.
 
     Raises:
@@ -334,7 +350,7 @@ def load_scalar(path: str | Path, *, dtype: torch.dtype = torch.float32, device:
         scalar = read_encoder(path, dtype)
     else:
         scalar = ScalarModel(read_weights(AutoModelForSequenceClassification, path, dtype))
-    scalar.to(device)
+    place(scalar, placement, model=scalar.model)
     loaded = ScalarFolder(scalar, load_tokenizer(path))
     golden = Path(path) / GOLDEN
     if golden.is_file():
@@ -375,7 +391,7 @@ def save_scalar(folder: str | Path, saved: ScalarFolder, *, golden: Sequences) -
 
 
 def _golden_rows(saved: ScalarFolder, rows: Sequences) -> list[dict[str, Any]]:
-    with torch.no_grad():
+    with torch.no_grad(), in_full(saved.scalar.model):
         scores = saved.scalar.last_scores(rows).tolist()
     ends = rows.lengths_B.tolist()
     return [
@@ -389,7 +405,7 @@ def _golden_rows(saved: ScalarFolder, rows: Sequences) -> list[dict[str, Any]]:
 def _check_golden(record: dict[str, Any], loaded: ScalarFolder, path: str | Path) -> None:
     want = record["rows"]
     rows = Sequences.of([r["prompt"] for r in want], [r["response"] for r in want])
-    got = _golden_rows(loaded, rows.to(loaded.scalar.model.device))
+    got = _golden_rows(loaded, rows)
     exact = loaded.scalar.model.dtype in (torch.float32, torch.float64)
     scale = max(1.0, *(abs(r["score"]) for r in want))
     tolerance = scale * (GOLDEN_TOLERANCE if exact else HALF_GOLDEN_TOLERANCE)

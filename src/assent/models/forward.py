@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from assent.errors import ContractError
 from assent.models.encoder import AnyEncoder
+from assent.models.placement import device_of
 from assent.models.prepare import (
     HeadStates,
     LogitStates,
@@ -30,7 +31,7 @@ from assent.types import ActorCriticOutputs, LeashedOutputs, Sequences, TokenOut
 
 BLOCK_TOKENS = 2048
 """Slots of one block where no gradient is kept. Of 512 to 16k, 2048 was fastest on one CPU core (256 sequences of 18 to
-92 tokens, Llama of 2 layers of 96: 105k tokens/s, 60k at 8192); a GPU wants more."""
+92 tokens, Llama of 2 layers of 96: 105k tokens/s, 60k at 8192)."""
 
 T = TypeVar("T")
 
@@ -71,6 +72,7 @@ def _raised(x: Tensor) -> Tensor:
 
 
 def _policy_states(model: PreTrainedModel, sequences: Sequences) -> tuple[HeadStates | LogitStates, Places]:
+    sequences = sequences.to(device_of(model))
     places = Places.of(sequences)
     return reader_of(model)(model, sequences, places.row_N, places.before_N), places
 
@@ -147,11 +149,13 @@ class ScalarModel(nn.Module):
 
         The state before response token t is the hidden state at `prompt_length - 1 + t`: it has not seen token t.
         """
+        sequences = sequences.to(device_of(self.model))
         places = Places.of(sequences)
         return places.spread(self._read(hidden_at(self.model, sequences, places.row_N, places.before_N)))
 
     def last_scores(self, sequences: Sequences) -> Tensor:
         """Score at the last token of each response, `[B]`, whatever that token is, and whatever the mask says of it."""
+        sequences = sequences.to(device_of(self.model))
         rows_B = torch.arange(len(sequences), device=sequences.token_ids_BL.device)
         return self._read(hidden_at(self.model, sequences, rows_B, sequences.lengths_B - 1))
 
@@ -166,7 +170,8 @@ class ScalarModel(nn.Module):
         Args:
             at_BT: bool, True at the last token of a step; only on included tokens.
         """
-        places = Places.of(replace(sequences, mask_BT=at_BT))
+        sequences = replace(sequences, mask_BT=at_BT).to(device_of(self.model))
+        places = Places.of(sequences)
         return places.spread(self._read(hidden_at(self.model, sequences, places.row_N, places.before_N + 1)))
 
     @torch.no_grad()
@@ -301,6 +306,11 @@ class ModelForward:
             if model is not None:
                 reader_of(model)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return device_of(self.modules)
+
     def logprobs(self, sequences: Sequences) -> Tensor:
         return token_logprobs(_given(self._policy, "policy"), sequences, temperature=self.temperature)
 
@@ -392,8 +402,10 @@ def in_blocks(
         block_tokens: slots of a block, padding included; a longer single sequence is a block of its own.
 
     Returns:
-        One tensor per tensor of `read`, `[B]` or `[B, T]`, 0 beyond a block's own longest response.
+        One tensor per tensor of `read`, `[B]` or `[B, T]`, 0 beyond a block's own longest response; where the
+        sequences are, wherever `read` leaves its own.
     """
+    device = sequences.token_ids_BL.device
     order = sequences.lengths_B.argsort(descending=True)
     lengths = sequences.lengths_B[order].tolist()
     whole: list[Tensor] = []
@@ -403,7 +415,8 @@ def in_blocks(
         start += len(rows)
         parts = read(sequences.select(rows))
         if not whole:
-            whole = [p.new_zeros((len(sequences), *sequences.mask_BT.shape[1:][: p.dim() - 1])) for p in parts]
+            shapes = [(len(sequences), *sequences.mask_BT.shape[1:][: p.dim() - 1]) for p in parts]
+            whole = [p.new_zeros(shape, device=device) for p, shape in zip(parts, shapes, strict=True)]
         for full, part in zip(whole, parts, strict=True):
-            full[(rows, slice(part.shape[1])) if part.dim() > 1 else rows] = part
+            full[(rows, slice(part.shape[1])) if part.dim() > 1 else rows] = part.to(device)
     return tuple(whole)

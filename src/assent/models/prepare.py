@@ -8,7 +8,7 @@ Three properties of transformers models break RLHF without a word, so they are t
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,7 @@ from assent.functional.logprobs import (
     token_logprobs,
 )
 from assent.models import ragged
+from assent.models.placement import narrowed, running_in
 from assent.models.trunk import backbone_states, embedding_weight, pick, positions
 from assent.types import PackedSequences, Sequences
 
@@ -40,19 +41,27 @@ class HeadStates:
     hidden_ND: Tensor
     weight_VD: Tensor
     bias_V: Tensor | None
+    products: torch.dtype | None = None
+    """The number type of the product with the head; None for that of its weights."""
+
+    def _products(self) -> AbstractContextManager[object]:
+        return running_in(self.products, self.hidden_ND.device)
 
     def logprobs(self, tokens_N: Tensor, temperature: float) -> Tensor:
-        return linear_token_logprobs(
-            self.hidden_ND, self.weight_VD, tokens_N, temperature=temperature, bias_V=self.bias_V
-        )
+        with self._products():
+            return linear_token_logprobs(
+                self.hidden_ND, self.weight_VD, tokens_N, temperature=temperature, bias_V=self.bias_V
+            )
 
     def logprobs_and_entropy(self, tokens_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        return linear_token_logprobs_and_entropy(
-            self.hidden_ND, self.weight_VD, tokens_N, temperature=temperature, bias_V=self.bias_V
-        )
+        with self._products():
+            return linear_token_logprobs_and_entropy(
+                self.hidden_ND, self.weight_VD, tokens_N, temperature=temperature, bias_V=self.bias_V
+            )
 
     def logits(self) -> Tensor:
-        return nn.functional.linear(self.hidden_ND, self.weight_VD, self.bias_V)
+        with self._products():
+            return nn.functional.linear(self.hidden_ND, self.weight_VD, self.bias_V)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +85,11 @@ def exact_kl(states: HeadStates | LogitStates, reference: HeadStates | LogitStat
     """KL(policy || reference) at N places over the whole vocabulary, `[N]`, nats; a chunk of logits at a time where
     both are heads. No gradient reaches the reference."""
     if isinstance(states, HeadStates) and isinstance(reference, HeadStates):
-        return kl.linear_exact(
-            states.hidden_ND, states.weight_VD, reference.hidden_ND, reference.weight_VD,
-            temperature=temperature, bias_V=states.bias_V, ref_bias_V=reference.bias_V,
-        )  # fmt: skip
+        with running_in(states.products, states.hidden_ND.device):
+            return kl.linear_exact(
+                states.hidden_ND, states.weight_VD, reference.hidden_ND, reference.weight_VD,
+                temperature=temperature, bias_V=states.bias_V, ref_bias_V=reference.bias_V,
+            )  # fmt: skip
     return kl.exact(states.logits() / temperature, reference.logits().detach() / temperature)
 
 
@@ -117,20 +127,21 @@ def _may_be_ragged(model: PreTrainedModel, sequences: Sequences) -> bool:
 def read_through_head(model: PreTrainedModel, sequences: Sequences, row_N: Tensor, place_N: Tensor) -> HeadStates:
     """Backbone, then the head where asked; the logits of other places never exist."""
     head = model.get_output_embeddings()
-    return HeadStates(hidden_at(model, sequences, row_N, place_N), head.weight, head.bias)
+    return HeadStates(hidden_at(model, sequences, row_N, place_N), head.weight, head.bias, narrowed(model))
 
 
 def read_whole_logits(model: PreTrainedModel, sequences: Sequences, row_N: Tensor, place_N: Tensor) -> LogitStates:
     """The model's own logits at every place; slower and larger, and right for every model."""
     # The last token of the block predicts nothing that is asked, so it is not read.
     ids_BL = sequences.token_ids_BL[:, :-1]
-    outputs = model(
-        input_ids=ids_BL,
-        attention_mask=None,
-        position_ids=sequences.positions()[:, :-1],
-        use_cache=False,
-        output_hidden_states=True,
-    )
+    with running_in(narrowed(model), ids_BL.device):
+        outputs = model(
+            input_ids=ids_BL,
+            attention_mask=None,
+            position_ids=sequences.positions()[:, :-1],
+            use_cache=False,
+            output_hidden_states=True,
+        )
     at_N = row_N * ids_BL.shape[1] + place_N
     return LogitStates(pick(outputs.hidden_states[-1], at_N), pick(outputs.logits, at_N))
 

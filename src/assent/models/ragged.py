@@ -22,6 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from assent.errors import ContractError
+from assent.models.placement import narrowed, running_in
 from assent.models.trunk import require_positions
 from assent.types import Sequences
 
@@ -223,14 +224,15 @@ def ragged_states(model: PreTrainedModel, found: Layout) -> Tensor:
         ContractError: a sequence is longer than the positions that the model has; the model's attention is not plain.
     """
     require_positions(model, found.longest)
-    outputs = model.base_model(
-        input_ids=found.token_ids_N[None],
-        # Never read, since the layout says who sees whom; a mask of four dimensions keeps transformers from making one.
-        attention_mask=torch.empty(1, 1, 1, 1, dtype=torch.bool, device=found.token_ids_N.device),
-        position_ids=found.positions_N[None],
-        use_cache=False,
-        assent_layout=found,
-    )
+    with running_in(narrowed(model), found.token_ids_N.device):
+        outputs = model.base_model(
+            input_ids=found.token_ids_N[None],
+            # Never read, since the layout says who sees whom; one of four dimensions keeps transformers from making it.
+            attention_mask=torch.empty(1, 1, 1, 1, dtype=torch.bool, device=found.token_ids_N.device),
+            position_ids=found.positions_N[None],
+            use_cache=False,
+            assent_layout=found,
+        )
     states_ND: Tensor = outputs.last_hidden_state[0]
     return states_ND
 

@@ -5,6 +5,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from assent.errors import ContractError
+from assent.models.placement import narrowed, running_in
 
 
 def embedding_weight(model: PreTrainedModel) -> Tensor:
@@ -42,12 +43,13 @@ def backbone_states(model: PreTrainedModel, token_ids_BL: Tensor, positions_BL: 
         ContractError: the block is longer than the positions that the model has.
     """
     require_positions(model, token_ids_BL.shape[1])
-    outputs = model.base_model(
-        input_ids=token_ids_BL,
-        attention_mask=None,
-        position_ids=positions(token_ids_BL) if positions_BL is None else positions_BL,
-        use_cache=False,
-    )
+    with running_in(narrowed(model), token_ids_BL.device):
+        outputs = model.base_model(
+            input_ids=token_ids_BL,
+            attention_mask=None,
+            position_ids=positions(token_ids_BL) if positions_BL is None else positions_BL,
+            use_cache=False,
+        )
     states_BLD: Tensor = outputs.last_hidden_state
     return states_BLD
 

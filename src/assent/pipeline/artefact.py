@@ -105,8 +105,19 @@ def write(folder: Path, fill: Callable[[Path], Mapping[str, float]], *, name: st
         shutil.rmtree(out, ignore_errors=True)
 
 
-def seal(out: Path, folder: Path, *, name: str, identity: Identity, metrics: Mapping[str, float]) -> Artefact:
+def seal(
+    out: Path,
+    folder: Path,
+    *,
+    name: str,
+    identity: Identity,
+    metrics: Mapping[str, float],
+    more: Mapping[str, str] | None = None,
+) -> Artefact:
     """Turn the filled folder `out` into the artefact `folder`: manifest, sync, rename. Both on one file system.
+
+    Args:
+        more: of the environment, such as the device; no part of the id.
 
     Raises:
         ArtefactError: `folder` exists, or `out` holds a symbolic link.
@@ -133,7 +144,7 @@ def seal(out: Path, folder: Path, *, name: str, identity: Identity, metrics: Map
         "id": identity.id,
         "name": name,
         **vars(identity),
-        "environment": environment(),
+        "environment": environment() | dict(more or {}),
         "metrics": {k: v if math.isfinite(v) else None for k, v in sorted(metrics.items())},
         "files": files,
     }

@@ -2,6 +2,8 @@
 
     name: quickstart
     seed: 0
+    device: auto                    # where models run: auto, cpu, cuda, cuda:1
+    precision: float32              # of matrix products: float32, or bfloat16 on a GPU
     parameters: {data: null}        # `assent run recipe.yaml data=PATH`
     stages:
       pretrain: {do: pretrain, documents: "${data}"}
@@ -18,7 +20,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -83,6 +85,8 @@ class Recipe:
     Args:
         name: names the run's folder.
         seed: what every stage's seed is derived from.
+        device: where its models run: `auto`, `cpu`, `cuda` or `cuda:N`; no part of what an artefact is.
+        precision: of their matrix products, `float32` or `bfloat16`; part of what an artefact is.
         parameters: what `${...}` stood for.
         stages: the spec of each stage, in order.
         kinds: what each stage does.
@@ -92,6 +96,8 @@ class Recipe:
 
     name: str
     seed: int
+    device: str
+    precision: str
     parameters: Mapping[str, Any]
     stages: Mapping[str, StageSpec]
     kinds: Mapping[str, str]
@@ -112,10 +118,24 @@ class Recipe:
         """The stage's spec with every default spelt out, plain data."""
         return plain(self.stages[stage])
 
+    def identified_by(self, stage: str) -> dict[str, Any]:
+        """`config_of`, and the precision where it is not float32: it changes a result in its third digit, where another
+        device changes it in its seventh, as another processor or version of torch does."""
+        config = self.config_of(stage)
+        return config if self.precision == "float32" else {**config, "precision": self.precision}
+
     def to_yaml(self) -> str:
         """The resolved recipe: every default spelt out, parameters filled in; reads back to the same artefacts."""
         stages = {name: {"do": self.kinds[name], **self.config_of(name)} for name in self.stages}
-        return dump_yaml({"name": self.name, "seed": self.seed, "stages": stages})
+        return dump_yaml(
+            {
+                "name": self.name,
+                "seed": self.seed,
+                "device": self.device,
+                "precision": self.precision,
+                "stages": stages,
+            }
+        )
 
 
 class _Header(Frozen):
@@ -123,9 +143,14 @@ class _Header(Frozen):
 
     name: str = ""
     seed: int = 0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
     parameters: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     stages: dict[str, dict[str, Any]]
 
+
+TOP = ("name", "seed", "device", "precision", "parameters", "stages")
+"""Keys of a recipe."""
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z][a-z0-9_-]*)?")
 """A dot stands between a round and a stage of it."""
@@ -175,7 +200,17 @@ def _build(tree: Tree, table: Mapping[str, Stage], overrides: Sequence[str], ste
         stages[name] = spec
     refuse(_once(problems), tree.name)
     kinds = {name: entry["do"] for name, entry in tree.data["stages"].items()}
-    return Recipe(header.name or stem, header.seed, header.parameters, stages, kinds, parents, externals)
+    return Recipe(
+        header.name or stem,
+        header.seed,
+        header.device,
+        header.precision,
+        header.parameters,
+        stages,
+        kinds,
+        parents,
+        externals,
+    )
 
 
 def _once(problems: Sequence[Problem]) -> list[Problem]:
@@ -207,11 +242,11 @@ def _override(tree: Tree, overrides: Sequence[str]) -> tuple[Tree, list[str]]:
         elif top == "stages" and not _begins_with_a_stage(rest, stages):
             stage = rest.partition(".")[0]
             problems.append(Problem((key,), f"there is no stage {stage!r}", suggestion(stage, stages)))
-        elif top in ("name", "seed", "parameters", "stages"):
+        elif top in TOP:
             tree = override(tree, key, value)
         else:
             fix = "begin the path with stages., as stages.sft.epochs=3"
-            fix = fix if rest else suggestion(key, [*declared, "name", "seed"])
+            fix = fix if rest else suggestion(key, [*declared, "name", "seed", "device", "precision"])
             problems.append(Problem((key,), "it is neither a parameter nor a key of the recipe", fix))
     refuse(problems, "the command line")
     return tree, late

@@ -21,7 +21,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,6 +77,9 @@ class StageContext:
         say: shows a line or block of text.
         cache: a folder that the stages of all recipes run here share, for what is dear to compute and named by what it
             was computed from; deleting it costs time and nothing else.
+        device: where models run, as the recipe says it.
+        precision: of their matrix products, as the recipe says it.
+        environment: takes what the stage found of the machine; kept in the manifest, no part of the id.
     """
 
     name: str
@@ -87,6 +90,9 @@ class StageContext:
     tracker: "StageTracker"
     say: Callable[[str], None]
     cache: Path
+    device: str = "cpu"
+    precision: str = "float32"
+    environment: dict[str, str] = field(default_factory=dict)
 
     def folder(self, reference: str) -> Path:
         """The artefact's folder for a stage's name; the path itself, or the hub name, for anything else."""
@@ -129,7 +135,7 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Planned]:
         config = recipe.config_of(name)
         identity = Identity(
             kind=recipe.kinds[name],
-            config=config,
+            config=recipe.identified_by(name),
             parents={parent: planned[parent].identity.id for parent in recipe.parents[name]},
             code_version=code_version(),
             seed=recipe.seed_of(name),
@@ -274,10 +280,22 @@ def _make(
     out.mkdir(parents=True, exist_ok=True)
     state.mkdir(exist_ok=True)
     with console.stage(title, out, folder / "boards" / p.label) as tracker:
-        context = StageContext(p.name, p.identity.seed, inputs, out, state, tracker, console.say, folder / ".cache")
+        context = StageContext(
+            p.name,
+            p.identity.seed,
+            inputs,
+            out,
+            state,
+            tracker,
+            console.say,
+            folder / ".cache",
+            device=recipe.device,
+            precision=recipe.precision,
+        )
         metrics = table[p.identity.kind].run(recipe.stages[p.name], context)
     _refuse_changed(p)
-    made = seal(out, folder / p.label, name=p.name, identity=p.identity, metrics=metrics)
+    more = {**context.environment, **({} if recipe.precision == "float32" else {"precision": recipe.precision})}
+    made = seal(out, folder / p.label, name=p.name, identity=p.identity, metrics=metrics, more=more)
     shutil.rmtree(work)
     return made
 

@@ -11,24 +11,26 @@ from assent.pipeline.run import read_run
 from assent.records import Message, PromptText, Task
 from assent.stages.generation import sample_responses
 from assent.stages.parts import MODEL, Generation, positions_of, prompt_of
+from assent.stages.placement import resolve
 
 BUDGET = 128
 """Tokens of an answer where the stage does not say."""
 
 
-def chat(run: Path, stage: str | None = None, prompt: str | None = None) -> None:
+def chat(run: Path, stage: str | None = None, prompt: str | None = None, *, device: str = "auto") -> None:
     """Answer one prompt, or talk until the end of the input.
 
     Args:
         run: folder of a run.
         stage: whose model; the last stage that made one by default.
         prompt: answer this and return.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         ArtefactError: the run has no such model.
     """
     artefact = _artefact(run, stage)
-    causal = load_causal(artefact.folder / MODEL)
+    causal = load_causal(artefact.folder / MODEL, placement=resolve(device, "float32"))
     generation = _generation(artefact)
     console = Console()
     if prompt is not None:

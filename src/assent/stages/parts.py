@@ -27,10 +27,11 @@ from assent.pipeline.references import Reference
 from assent.pipeline.run import StageContext
 from assent.protocols import OfflineAlgorithm
 from assent.records import Comparison, Demonstration, PromptText, Task
+from assent.stages.placement import placement_of
 from assent.train.learner import LocalLearner, Mixture
 from assent.train.optimizers import AdamW, Muon
 from assent.train.schedule import Schedule
-from assent.types import Batch, Mean, Prompt, Sampling, add_metrics
+from assent.types import Batch, Mean, Prompt, Sampling, add_metrics, moved
 
 ModelRef = Annotated[str, Reference()]
 """An earlier stage that made a model, a Hugging Face folder, or a hub name."""
@@ -92,7 +93,7 @@ def model_folder(context: StageContext, reference: str) -> str:
 
 
 def load_policy(context: StageContext, reference: str) -> CausalModel:
-    return load_causal(model_folder(context, reference))
+    return load_causal(model_folder(context, reference), placement=placement_of(context))
 
 
 def frozen(module: M) -> M:
@@ -137,7 +138,7 @@ def evaluate_loss(batches: Iterator[Batch], algorithm: OfflineAlgorithm, forward
     total: dict[str, Mean] = {}
     with torch.no_grad():
         for batch in batches:
-            total = add_metrics(total, dict(algorithm.loss(batch, forward).metrics))
+            total = add_metrics(total, dict(algorithm.loss(moved(batch, forward.device), forward).metrics))
     return total
 
 

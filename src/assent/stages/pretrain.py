@@ -19,6 +19,7 @@ from assent.pipeline.run import StageContext
 from assent.protocols import Stateful
 from assent.stages.first_batch import SkipChecks, check_tokens
 from assent.stages.parts import MODEL, ModelRef, Optimization, build_learner, evaluate_loss, load_policy
+from assent.stages.placement import placement_of
 from assent.stages.sources import AnyDocuments, take
 from assent.train.checkpoint import StateFile
 
@@ -111,7 +112,7 @@ def _start(spec: PretrainSpec, context: StageContext, texts: list[str]) -> Causa
     template = None if spec.template is None else CHATML
     special = SpecialTokens(extra=() if spec.template is None else CHATML_TOKENS)
     tokenizer = train_bpe(texts, vocab_size=spec.vocabulary, special_tokens=special, chat_template=template)
-    return new_causal(spec.shape, tokenizer, seed=context.seed)
+    return new_causal(spec.shape, tokenizer, seed=context.seed, placement=placement_of(context))
 
 
 def derive(spec: PretrainSpec) -> Mapping[str, Number]:

@@ -26,16 +26,15 @@ POLICY, SCALAR, ROWS = "policy", "scalar", "rows.pt"
 
 def policy_numbers(causal: CausalModel, sequences: Sequences) -> dict[str, Tensor]:
     """Log-probabilities of the tokens, and entropies, which every logit takes part in."""
-    outputs = token_outputs(causal.model, sequences.to(causal.model.device), temperature=1.0)
+    outputs = token_outputs(causal.model, sequences, temperature=1.0)
     return {"log-probabilities": outputs.logprobs_BT.detach().cpu(), "entropies": outputs.entropy_BT.detach().cpu()}
 
 
 def scalar_numbers(folder: ScalarFolder, sequences: Sequences) -> dict[str, Tensor]:
     """Scores, and values where the model has them."""
-    there = sequences.to(folder.scalar.model.device)
-    found = {"scores": folder.scalar.last_scores(there)}
+    found = {"scores": folder.scalar.last_scores(sequences)}
     if isinstance(folder.scalar, ScalarModel):
-        found["values"] = folder.scalar.token_values(there)
+        found["values"] = folder.scalar.token_values(sequences)
     return {name: numbers.detach().cpu() for name, numbers in found.items()}
 
 

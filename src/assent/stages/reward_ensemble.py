@@ -13,10 +13,12 @@ from torch import Tensor
 
 from assent.evals.report_card import ReportCard
 from assent.models.folders import load_scalar
+from assent.models.placement import CPU, Placement
 from assent.pipeline.recipe import Number, Stage
 from assent.pipeline.run import StageContext
 from assent.protocols import State, Tracker
 from assent.stages.parts import Optimization
+from assent.stages.placement import placement_of
 from assent.stages.reward_training import (
     RewardTraining,
     Split,
@@ -108,7 +110,11 @@ def run(spec: EnsembleSpec, context: StageContext) -> Mapping[str, float]:
 def _reached(state: Path) -> int:
     """The member that an interrupted run was at; the first of a fresh one."""
     path = state / "state.pt"
-    return int(torch.load(path, weights_only=True)["parts"]["member"]["number"]) if path.exists() else 0
+    return (
+        int(torch.load(path, weights_only=True, map_location="cpu")["parts"]["member"]["number"])
+        if path.exists()
+        else 0
+    )
 
 
 def _member(spec: EnsembleSpec, context: StageContext, number: int, *, begins: bool) -> None:
@@ -161,9 +167,9 @@ def member_folders(artefact: Path) -> list[Path]:
     return sorted((p for p in (artefact / MEMBERS).glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
 
 
-def member_scores(folders: Sequence[Path], sequences: Sequences) -> Tensor:
+def member_scores(folders: Sequence[Path], sequences: Sequences, placement: Placement = CPU) -> Tensor:
     """`[M, B]`; one member is in memory at a time."""
-    return torch.stack([scores_of(load_scalar(folder))(sequences) for folder in folders])
+    return torch.stack([scores_of(load_scalar(folder, placement=placement))(sequences) for folder in folders])
 
 
 def _together(spec: EnsembleSpec, context: StageContext) -> Mapping[str, float]:
@@ -173,7 +179,7 @@ def _together(spec: EnsembleSpec, context: StageContext) -> Mapping[str, float]:
     spread: list[Tensor] = []
 
     def mean(sequences: Sequences) -> Tensor:
-        scores_MB = member_scores(folders, sequences)
+        scores_MB = member_scores(folders, sequences, placement_of(context))
         spread.append(scores_MB.std(0))
         return scores_MB.mean(0)
 

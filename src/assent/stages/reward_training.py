@@ -39,6 +39,7 @@ from assent.stages.parts import (
     fitting,
     model_folder,
 )
+from assent.stages.placement import placement_of
 from assent.stages.reward_algorithms import AnyRewardLoss, MarginTable, labels_of
 from assent.stages.scorers import GoldRef
 from assent.stages.sources import AnyComparisons, take
@@ -121,7 +122,7 @@ class Start:
 
 def started(spec: RewardTraining, context: StageContext, *, seed: int) -> ScalarFolder:
     """The model to train, with what is frozen frozen."""
-    folder = scalar_start(model_folder(context, spec.model), seed=seed)
+    folder = scalar_start(model_folder(context, spec.model), seed=seed, placement=placement_of(context))
     if spec.train_layers is not None:
         count = train_top(folder.scalar, spec.train_layers)
         context.say(f"training {count:,} weights: the head and the last {spec.train_layers} layers")

@@ -48,9 +48,10 @@ def map_sequences(
         token_budget: tokens of one micro-batch, padding included.
 
     Returns:
-        The same tensors as [B] or [B, T], 0 beyond each response.
+        The same tensors as [B] or [B, T], 0 beyond each response; where the sequences are.
     """
     outputs: list[Tensor] = []
+    device = sequences.token_ids_BL.device
     longest = sequences.mask_BT.shape[1]
     with torch.no_grad():
         _, together = sequences.distinct_prompts()
@@ -58,10 +59,10 @@ def map_sequences(
             parts = function(sequences.select(rows))
             if not outputs:
                 shapes = [(len(sequences), longest) if p.dim() == 2 else (len(sequences),) for p in parts]
-                outputs = [p.new_zeros(shape) for p, shape in zip(parts, shapes, strict=True)]
+                outputs = [p.new_zeros(shape, device=device) for p, shape in zip(parts, shapes, strict=True)]
             for whole, part in zip(outputs, parts, strict=True):
                 if part.dim() == 2:
-                    whole[rows, : part.shape[1]] = part
+                    whole[rows, : part.shape[1]] = part.to(device)
                 else:
-                    whole[rows] = part
+                    whole[rows] = part.to(device)
     return tuple(outputs)

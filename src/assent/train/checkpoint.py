@@ -42,7 +42,7 @@ class StateFile:
         if not self.path.exists():
             return 0
         try:
-            state = torch.load(self.path, weights_only=True)
+            state = torch.load(self.path, weights_only=True, map_location="cpu")
         except Exception as error:
             raise ArtefactError(
                 "the saved state cannot be read",

@@ -166,7 +166,8 @@ class WeightAverage:
         return {"kept": dict(self.kept), "version": self.version}
 
     def load_state_dict(self, state: State) -> None:
-        self.kept, self.version = dict(state["kept"]), state["version"]
+        self.kept = {name: kept.to(self.kept[name].device) for name, kept in state["kept"].items()}
+        self.version = state["version"]
 
 
 def _require_alike(held: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:

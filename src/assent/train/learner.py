@@ -12,7 +12,7 @@ from assent.errors import ContractError, NonFiniteError
 from assent.protocols import BatchSource, Forward, OfflineAlgorithm, OnlineAlgorithm, Processes, State, WholeStep
 from assent.train.batching import micro_batches
 from assent.train.schedule import Schedule
-from assent.types import Batch, Loss, Mean, SharedPrompts, add_metrics
+from assent.types import Batch, Loss, Mean, SharedPrompts, add_metrics, moved
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,11 @@ class LocalLearner:
         self.carried: dict[str, Mean] = {}
         self.generator = torch.Generator().manual_seed(seed)
         self.peaks = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are, and where each micro-batch is moved to as it is read."""
+        return next(self.roles.parameters()).device
 
     # ------------------------------------------------------------------------------------------------ the two verbs
 
@@ -166,7 +171,7 @@ class LocalLearner:
         complete = self._completion(stream, split)
         metrics: dict[str, Mean] = {}
         for rows in split:
-            part = complete(stream.batch.select(rows))
+            part = complete(moved(stream.batch.select(rows), self.device))
             loss = stream.algorithm.loss(part, self.forward)
             total = loss.sum()
             if not torch.isfinite(total):
@@ -183,7 +188,7 @@ class LocalLearner:
         measured: dict[str, Mean] = {}
         with torch.no_grad():
             for rows in split:
-                found = algorithm.first_pass(stream.batch.select(rows), self.forward)
+                found = algorithm.first_pass(moved(stream.batch.select(rows), self.device), self.forward)
                 measured = add_metrics(measured, found)
         whole = self.processes.sum_metrics(measured)
         return lambda part: algorithm.complete(part, whole, self.carried)
@@ -204,7 +209,7 @@ class LocalLearner:
     def _refuse(self, batch: Batch, kind: str, where: str) -> NonFiniteError:
         self.quarantine.mkdir(parents=True, exist_ok=True)
         path = self.quarantine / f"non_finite_step_{self.steps_done}.pt"
-        torch.save(_as_state(batch), path)
+        torch.save(_as_state(moved(batch, torch.device("cpu"))), path)
         bad = next((n for n, p in self.roles.named_parameters() if not p.isfinite().all()), None)
         return NonFiniteError(
             f"a {kind} is not finite at optimiser step {self.steps_done}",

@@ -28,6 +28,7 @@ from assent.types.experience import (
     TokenOutputs,
 )
 from assent.types.metrics import Mean, Moments, add_metrics
+from assent.types.moving import moved
 from assent.types.pairs import (
     BaselinedBatch,
     MismatchedBatch,
@@ -100,5 +101,6 @@ __all__ = [
     "add_metrics",
     "ends_by_text",
     "in_twos",
+    "moved",
     "texts_of",
 ]

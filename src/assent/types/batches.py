@@ -1,12 +1,13 @@
 """Blocks of tokens, and the batches that a learner can split and reduce."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from assent.types.moving import moved
 from assent.types.rollouts import Rollout
 
 
@@ -110,7 +111,7 @@ class Sequences:
         return replace(self, token_ids_BL=torch.where(inside, ids, fill))
 
     def to(self, device: torch.device) -> Self:
-        return type(self)(*(getattr(self, f.name).to(device) for f in fields(self)))
+        return moved(self, device)
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,8 @@ class ComparisonBatch:
     def rows_of(self, groups: Tensor) -> Tensor:
         """int64, indices of all completions of the named prompts, prompt by prompt."""
         starts = self.counts_G.cumsum(0) - self.counts_G
-        return torch.cat([torch.arange(int(starts[g]), int(starts[g] + self.counts_G[g])) for g in groups.tolist()])
+        ends, device = starts + self.counts_G, starts.device
+        return torch.cat([torch.arange(int(starts[g]), int(ends[g]), device=device) for g in groups.tolist()])
 
     def pairs_of(self, groups: Tensor) -> Tensor:
         """bool [P], which pairs belong to the named prompts."""
@@ -234,10 +236,11 @@ class ComparisonBatch:
 
     def select(self, rows: Tensor) -> "ComparisonBatch":
         kept, pairs = self.rows_of(rows), self.pairs_of(rows)
-        new_index = torch.zeros(len(self.sequences), dtype=torch.int64)
-        new_index[kept] = torch.arange(len(kept))
-        new_group = torch.zeros(len(self), dtype=torch.int64)
-        new_group[rows] = torch.arange(len(rows))
+        device = self.counts_G.device
+        new_index = torch.zeros(len(self.sequences), dtype=torch.int64, device=device)
+        new_index[kept] = torch.arange(len(kept), device=device)
+        new_group = torch.zeros(len(self), dtype=torch.int64, device=device)
+        new_group[rows] = torch.arange(len(rows), device=device)
         return ComparisonBatch(
             self.sequences.select(kept),
             self.counts_G[rows],
@@ -250,7 +253,7 @@ class ComparisonBatch:
     @property
     def costs(self) -> Tensor:
         ends = self.counts_G.cumsum(0)
-        total = torch.cat([torch.zeros(1, dtype=torch.int64), self.sequences.lengths_B.cumsum(0)])
+        total = torch.cat([ends.new_zeros(1), self.sequences.lengths_B.cumsum(0)])
         return total[ends] - total[ends - self.counts_G]
 
     @property

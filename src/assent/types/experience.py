@@ -65,15 +65,17 @@ class Scored:
     def groups_B(self) -> Tensor:
         """int64: the samples of one prompt share a number."""
         numbers: dict[str, int] = {}
-        return torch.tensor([numbers.setdefault(r.prompt.id, len(numbers)) for r in self.rollouts])
+        return torch.tensor(
+            [numbers.setdefault(r.prompt.id, len(numbers)) for r in self.rollouts], device=self.mask_BT.device
+        )
 
     @property
     def sampler_logprobs_BT(self) -> Tensor:
         """Log-probability of each token under the distribution that the engine drew it from; 0 where masked."""
-        sampled_BT = torch.zeros_like(self.old_logprobs_BT)
+        sampled_BT = torch.zeros(self.mask_BT.shape, dtype=self.old_logprobs_BT.dtype)
         for row, rollout in enumerate(self.rollouts):
             sampled_BT[row, : len(rollout.token_ids)] = torch.tensor(rollout.sampler_logprobs, dtype=sampled_BT.dtype)
-        return torch.where(self.mask_BT, sampled_BT, 0.0)
+        return torch.where(self.mask_BT, sampled_BT.to(self.mask_BT.device), 0.0)
 
 
 @dataclass(frozen=True)

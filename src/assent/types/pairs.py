@@ -247,10 +247,10 @@ def _unit_of_row(counts_G: Tensor) -> Tensor:
 def _rows_of(counts_G: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of the named units in their new order, and of every old row its new place, -1 for one that is not kept."""
     starts_G = counts_G.cumsum(0) - counts_G
-    own = torch.arange(int(counts_G[units].sum())) - _unit_starts(counts_G[units])
+    own = torch.arange(int(counts_G[units].sum()), device=counts_G.device) - _unit_starts(counts_G[units])
     kept_B = torch.repeat_interleave(starts_G[units], counts_G[units]) + own
-    place_B = torch.full((int(counts_G.sum()),), -1)
-    place_B[kept_B] = torch.arange(len(kept_B))
+    place_B = counts_G.new_full((int(counts_G.sum()),), -1)
+    place_B[kept_B] = torch.arange(len(kept_B), device=counts_G.device)
     return kept_B, place_B
 
 

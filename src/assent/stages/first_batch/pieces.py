@@ -10,6 +10,7 @@ from assent.doctor.layout import EXTRA_COLUMNS, gradient_is_one
 from assent.doctor.report import Finding
 from assent.doctor.tokens import Audit, Boundaries, Vocabulary, audit, tokens_in_place
 from assent.models.folders import CausalModel, ScalarFolder
+from assent.models.placement import products_of
 from assent.models.tokenizer import boundary_report, stop_ids
 from assent.pipeline.run import StageContext
 from assent.protocols import OfflineAlgorithm
@@ -92,7 +93,8 @@ def end_of(judge: RewardModelScorer, sequences: Sequences, policy_end: int) -> i
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
-    return next(model.parameters()).dtype
+    """What its products run in, which sets how far two ways of computing one number may differ."""
+    return products_of(model)
 
 
 def room_of(model: Any, sequences: Sequences) -> int:

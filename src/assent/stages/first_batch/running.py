@@ -16,9 +16,10 @@ from assent.doctor.report import Check, CheckName, Result, run, skipped, summary
 from assent.doctor.trace import no_trace
 from assent.errors import CheckFailed
 from assent.models.folders import CausalModel, ScalarFolder, save_causal, save_scalar
+from assent.models.placement import in_full
 from assent.pipeline.run import StageContext
 from assent.protocols import BatchSource
-from assent.stages.first_batch.pieces import AUDIT, dtype_of
+from assent.stages.first_batch.pieces import AUDIT
 from assent.stages.reload import POLICY, SCALAR, configuration, policy_numbers, save_rows, scalar_numbers
 from assent.train.checkpoint import StateFile
 from assent.train.learner import LocalLearner
@@ -104,17 +105,19 @@ class Saved:
         with torch.no_grad():
             if self.causal is not None:
                 save_causal(folder / POLICY, self.causal)
-                expected |= policy_numbers(self.causal, sequences)
+                with in_full(self.causal.model):
+                    expected |= policy_numbers(self.causal, sequences)
             if self.scalar is not None:
                 save_scalar(folder / SCALAR, self.scalar, golden=sequences)
-                expected |= scalar_numbers(self.scalar, sequences)
+                with in_full(self.scalar.scalar.model):
+                    expected |= scalar_numbers(self.scalar, sequences)
         return expected
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights; a stage saves at least one model."""
         models = [*([self.causal.model] if self.causal else []), *([self.scalar.scalar.model] if self.scalar else [])]
-        return dtype_of(models[0])
+        return models[0].dtype
 
 
 def run_checks(

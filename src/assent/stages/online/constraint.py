@@ -8,6 +8,7 @@ from assent.config import Frozen
 from assent.errors import ConfigError
 from assent.models.folders import CausalModel, load_scalar, scalar_from_causal
 from assent.models.forward import ModelForward, ScalarModel
+from assent.models.placement import placement_of
 from assent.models.tokenizer import require_same_tokenizer
 from assent.pipeline.run import StageContext
 from assent.stages.scorers import CostModelRef, RewardSpec
@@ -41,7 +42,7 @@ def build_cost_critic(spec: ConstraintSpec, context: StageContext, policy: Causa
     models = [c for c in spec.costs if isinstance(c, CostModelRef)]
     if not models:
         return scalar_from_causal(policy, seed=context.seed + 1).critic
-    loaded = load_scalar(models[0].folders(context)[0])
+    loaded = load_scalar(models[0].folders(context)[0], placement=placement_of(policy.model))
     require_same_tokenizer(policy.tokenizer, loaded.tokenizer)
     critic = copy.deepcopy(loaded.critic)
     critic.become_cost()

@@ -7,6 +7,7 @@ from typing import Literal
 from assent.config import Frozen
 from assent.models.folders import CausalModel, ScalarFolder, load_scalar, save_scalar, scalar_from_causal
 from assent.models.forward import ScalarModel, ValueHead
+from assent.models.placement import placement_of
 from assent.models.tokenizer import encode_text, require_same_tokenizer
 from assent.pipeline.run import StageContext
 from assent.stages.parts import AnyOptimizer
@@ -40,7 +41,7 @@ def build_critic(
         if start == "reward_model":
             context.say("no reward model to start the critic from: it starts from the policy's trunk")
         return scalar_from_causal(policy, seed=context.seed).critic
-    loaded = load_scalar(models[0])
+    loaded = load_scalar(models[0], placement=placement_of(policy.model))
     critic = loaded.critic
     require_same_tokenizer(policy.tokenizer, loaded.tokenizer)
     return copy.deepcopy(critic)

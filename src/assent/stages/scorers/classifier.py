@@ -8,6 +8,7 @@ from assent.pipeline.run import StageContext
 from assent.protocols import Scorer
 from assent.rewards.classifier import TEXTS, ClassifierScorer
 from assent.stages.parts import ModelRef, model_folder
+from assent.stages.placement import placement_of
 from assent.stages.scorers.base import Weighted
 
 
@@ -24,5 +25,5 @@ class ClassifierRef(Weighted):
     reads: Literal["whole", "response"] = "whole"
 
     def scorer(self, context: StageContext, policy: CausalModel) -> Scorer:
-        classifier = load_classifier(model_folder(context, self.classifier))
+        classifier = load_classifier(model_folder(context, self.classifier), placement=placement_of(context))
         return ClassifierScorer(self.label, classifier.logits_of(self.label), TEXTS[self.reads])

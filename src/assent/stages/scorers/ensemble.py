@@ -11,6 +11,7 @@ from torch import Tensor
 from assent.errors import ArtefactError, ContractError
 from assent.functional import combine
 from assent.models.folders import CausalModel, load_scalar
+from assent.models.placement import placement_of
 from assent.models.raw_scores import RAW_SCORE, RawScale
 from assent.pipeline.run import StageContext
 from assent.protocols import Scorer
@@ -90,7 +91,7 @@ class EnsembleRef(Weighted):
 
 
 def _member(name: str, folder: str, policy: CausalModel) -> RewardModelScorer:
-    loaded = load_scalar(folder)
+    loaded = load_scalar(folder, placement=placement_of(policy.model))
     if getattr(loaded.scalar.model.config, RAW_SCORE, None) is None:
         raise ContractError(
             f"member {name} of the ensemble is on a scale of its own",

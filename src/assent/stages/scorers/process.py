@@ -18,6 +18,7 @@ from assent.protocols import Scorer
 from assent.rewards.process import Form, ProcessScorer, Read, ReadSolution, same_steps
 from assent.stages.generation import decoder
 from assent.stages.parts import MODEL, ModelRef, frozen, model_folder, require_room, response_ids
+from assent.stages.placement import placement_of
 from assent.stages.scorers.base import Weighted
 from assent.types import Delimited, Rollout, Sequences, texts_of
 
@@ -79,7 +80,7 @@ class ProcessRewardRef(Weighted):
 
     def scorer(self, context: StageContext, policy: CausalModel) -> Scorer:
         _say_doubt(self.process_reward, context)
-        loaded = load_scalar(model_folder(context, self.process_reward))
+        loaded = load_scalar(model_folder(context, self.process_reward), placement=placement_of(context))
         steps = Delimited(decoder(policy), self.delimiter)
         shared = tokenizer_hash(loaded.tokenizer) == tokenizer_hash(policy.tokenizer)
         read = same_steps if shared else _own_steps(loaded.tokenizer, steps)

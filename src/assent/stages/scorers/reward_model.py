@@ -6,6 +6,7 @@ import torch
 
 from assent.models.folders import CausalModel, ScalarFolder, load_scalar
 from assent.models.forward import in_blocks
+from assent.models.placement import placement_of
 from assent.models.raw_scores import RawScale
 from assent.models.tokenizer import tokenizer_hash
 from assent.pipeline.run import StageContext
@@ -39,12 +40,12 @@ class RewardModelRef(Weighted):
 
 
 def folder_scorer(name: str, folder: str, policy: CausalModel, *, raw: bool = False) -> RewardModelScorer:
-    """The reward model of a folder, for the rollouts of this policy.
+    """The reward model of a folder, for the rollouts of this policy, beside which it is placed.
 
     Args:
         raw: score by the logits of its training, before they were normalised (`models.raw_scores`).
     """
-    loaded = load_scalar(folder)
+    loaded = load_scalar(folder, placement=placement_of(policy.model))
     return scalar_scorer(name, loaded, policy, loaded.scalar.raw_scale if raw else RawScale())
 
 
@@ -92,7 +93,7 @@ class CostModelRef(Weighted):
         return RewardModelRef(reward_model=self.cost_model).label
 
     def scorer(self, context: StageContext, policy: CausalModel) -> Scorer:
-        loaded = load_scalar(self.folders(context)[0])
+        loaded = load_scalar(self.folders(context)[0], placement=placement_of(policy.model))
         scale = loaded.scalar.raw_scale
         return scalar_scorer(self.label, loaded, policy, RawScale(-scale.mean, -scale.std))
 
