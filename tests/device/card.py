@@ -134,7 +134,7 @@ def _refuse_apart(name: str, on: Sequence[Tensor], off: Sequence[Tensor]) -> Non
 
 
 @cache
-def _register() -> None:
+def register() -> None:
     """The name can be registered once in a process."""
     _setup_privateuseone_for_python_backend(NAME, _Module())
 
@@ -145,8 +145,8 @@ def card() -> torch.device:
 
 @contextmanager
 def plugged_in() -> Iterator[Card]:
-    """The card; outside, its tensors cannot be touched."""
-    _register()
+    """The card, once it is registered; outside, its tensors cannot be touched."""
+    register()
     lift, swap = torch._C._only_lift_cpu_tensors(), torch.__future__.get_swap_module_params_on_conversion()
     # `torch.tensor(..., device=card)` is made on the CPU and moved, which a mode hears of only so.
     torch._C._set_only_lift_cpu_tensors(True)

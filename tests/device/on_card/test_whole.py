@@ -7,7 +7,16 @@ from assent.stages import placement
 from tests.device.card import Card, card, plugged_in
 from tests.end_to_end.tiny import run_tiny
 
-SHORT = ("stages.ppo.steps=2", "stages.ppo.lag=0", "stages.base.skip_checks=[]")
+SHORT = (
+    "stages.base.data.count=48",
+    "stages.sft.data.count=36",
+    "stages.sft.epochs=1",
+    "stages.comparisons.tasks.count=36",
+    "stages.reward.epochs=1",
+    "stages.ppo.steps=2",
+    "stages.ppo.tasks.count=24",
+    "stages.verdict.tasks.count=12",
+)
 
 
 @pytest.fixture(scope="module")
