@@ -9,10 +9,11 @@ from tests.end_to_end.tiny import run_tiny
 
 SHORT = (
     "stages.base.data.count=48",
-    "stages.sft.data.count=36",
-    "stages.sft.epochs=1",
+    "stages.sft.data.count=72",
+    "stages.sft.epochs=2",
     "stages.comparisons.tasks.count=36",
     "stages.reward.epochs=1",
+    "stages.reward.skip_checks=[D8, D11]",
     "stages.ppo.steps=2",
     "stages.ppo.tasks.count=24",
     "stages.verdict.tasks.count=12",
