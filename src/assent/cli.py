@@ -148,7 +148,7 @@ def reward_test(
 
 
 class _ServesByDefault(typer.core.TyperGroup):
-    """`assent label STORE` serves; only the other words are commands."""
+    """`assent label STORE` and `assent arena A B` serve; only the other words are commands."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         named = args[:1] and args[0] in self.commands
@@ -192,6 +192,56 @@ def label_invite(
         from assent.feedback.page.serve import invite, open_store
 
         typer.echo(invite(open_store(store), name, address))
+
+
+arenas = typer.Typer(cls=_ServesByDefault, no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(arenas, name="arena")
+
+
+@arenas.callback()
+def arena() -> None:
+    """Talk to two models side by side, unnamed, and vote. `assent arena A B` serves the page."""
+
+
+@arenas.command("serve")
+def arena_serve(
+    policies: Annotated[
+        list[str],
+        typer.Argument(metavar="A B...", help="RUN, RUN:STAGE, a model's folder or hub name; two or more."),
+    ],
+    store: Annotated[str, typer.Option(help="Where votes go: a run's folder, a file, postgresql://...")] = "arena.db",
+    max_new_tokens: Annotated[int | None, typer.Option(help="Length of an answer, else as the stage sampled.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8321,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Only the links of invitations sign in.")] = False,
+) -> None:
+    """Serve the page until Ctrl-C; `serve` may be left out. Who answers is drawn anew for every turn."""
+    with _told("Closed. Every vote that was given is in the store."):
+        from assent.feedback.page.serve import check_address, open_store, serve
+
+        check_address(host, tokens=tokens)
+        from assent import stages
+
+        talking = stages.policies_of(policies, max_new_tokens=max_new_tokens, device=device)
+        for policy in talking:
+            typer.echo(f"{policy.id[:12]} is {policy.name}")
+        serve(open_store(store, new=True), host=host, port=port, tokens=tokens, say=typer.echo, policies=talking)
+
+
+@arenas.command("ratings")
+def arena_ratings(store: StorePlace = "arena.db") -> None:
+    """Print how strong each model is by the votes: Bradley-Terry on the scale of Elo, with 95 % intervals."""
+    with _told():
+        from assent.feedback.arena import BATCH
+        from assent.feedback.page.serve import open_store
+        from assent.feedback.strengths import ratings, votes_of
+
+        rated = ratings(votes_of(open_store(store).answers(batch=BATCH, kind="pair")))
+        typer.echo(f"{'policy':<24} {'rating':>7}  {'interval':>15} {'votes':>6} {'wins':>6} {'ties':>6}")
+        for r in rated:
+            interval = f"[{r.interval.low:.0f}, {r.interval.high:.0f}]" if r.interval else "one dialogue"
+            typer.echo(f"{r.policy:<24.24} {r.rating:>7.0f}  {interval:>15} {r.votes:>6} {r.wins:>6} {r.ties:>6}")
 
 
 @app.command()

@@ -29,9 +29,9 @@ def chat(run: Path, stage: str | None = None, prompt: str | None = None, *, devi
     Raises:
         ArtefactError: the run has no such model.
     """
-    artefact = _artefact(run, stage)
+    artefact = model_of(run, stage)
     causal = load_causal(artefact.folder / MODEL, placement=resolve(device, "float32"))
-    generation = _generation(artefact)
+    generation = generation_of(artefact)
     console = Console()
     if prompt is not None:
         asked: PromptText = (Message("user", prompt),) if causal.tokenizer.chat_template else prompt
@@ -54,12 +54,17 @@ def chat(run: Path, stage: str | None = None, prompt: str | None = None, *, devi
 def answer(causal: CausalModel, prompt: PromptText, generation: Generation, *, seed: int) -> str:
     """One sampled answer, without special tokens or the space that opens it; shorter where the model has less room."""
     task = Task("chat", prompt)
-    positions = positions_of(causal.model)
-    if positions is not None:
-        room = positions - len(prompt_of(causal, task).token_ids)
-        generation = generation.model_copy(update={"max_new_tokens": max(1, min(room, generation.max_new_tokens))})
-    (rollout,) = sample_responses(causal, [task], generation, seed=seed)
+    (rollout,) = sample_responses(causal, [task], in_room(causal, task, generation), seed=seed)
     return rollout.text.strip()
+
+
+def in_room(causal: CausalModel, task: Task, generation: Generation) -> Generation:
+    """The budget cut to the room that the prompt leaves the model."""
+    positions = positions_of(causal.model)
+    if positions is None:
+        return generation
+    room = positions - len(prompt_of(causal, task).token_ids)
+    return generation.model_copy(update={"max_new_tokens": max(1, min(room, generation.max_new_tokens))})
 
 
 def _ask(console: Console) -> str:
@@ -70,7 +75,12 @@ def _ask(console: Console) -> str:
         return ""
 
 
-def _artefact(run: Path, stage: str | None) -> Artefact:
+def model_of(run: Path, stage: str | None) -> Artefact:
+    """The artefact of a stage that made a language model; of the last one by default.
+
+    Raises:
+        ArtefactError: the run has none, or not this one.
+    """
     made = {name: a for name, a in read_run(run).items() if (a.folder / MODEL / "config.json").exists()}
     talkers = {name: a for name, a in made.items() if a.kind != "reward_model"}
     if not talkers or (stage is not None and stage not in talkers):
@@ -83,6 +93,7 @@ def _artefact(run: Path, stage: str | None) -> Artefact:
     return talkers[stage] if stage is not None else list(talkers.values())[-1]
 
 
-def _generation(artefact: Artefact) -> Generation:
+def generation_of(artefact: Artefact) -> Generation:
+    """How the stage sampled, where it did."""
     config = artefact.config.get("generation")
     return Generation(**config) if config else Generation(max_new_tokens=BUDGET)

@@ -1,9 +1,12 @@
 """axe finds nothing serious or critical on any page, in both themes and both languages."""
 
 import pytest
+from tests.feedback.page.browser import served
 from tests.feedback.page.questions import HOSTILE, KINDS, MANY
 
 from assent.feedback.answers import Choice, PairAnswer
+from assent.feedback.arena import Arena, Reply
+from assent.feedback.page.talk import HOME, add_arena
 from assent.feedback.questions import PairQuestion
 
 pytestmark = pytest.mark.timeout(280)
@@ -82,6 +85,40 @@ def test_lists_and_sign_in(store, chromium, address, open_page, look, grave):
     for path in ("/", "/join/nothing"):
         stranger.goto(f"{address}{path}")
         assert grave(stranger) == []
+    context.close()
+
+
+class Says:
+    talks = True
+
+    def __init__(self, name):
+        self.id = self.name = name
+
+    def reply(self, prompt):
+        return Reply(f"**Hello** from the {len(prompt)}th turn.\n\n```\ncode\n```")
+
+
+def test_the_arena(store, app, chromium, look, grave):
+    add_arena(app, Arena(store, [Says("north"), Says("south")]))
+    context = chromium.new_context(**look)
+    page = context.new_page()
+    with served(app) as address:
+        page.goto(address)
+        page.fill("#name", "Ann")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#work .bar")
+        page.goto(f"{address}{HOME}")
+        assert grave(page) == []
+        page.fill("#text", "Hello")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector("#vote")
+        assert grave(page) == []
+        page.keyboard.press("1")
+        page.wait_for_selector("#say")
+        assert grave(page) == []
+        for path in ("/admin?token=key-of-the-admin", "/admin/ratings"):
+            page.goto(f"{address}{path}")
+            assert grave(page) == []
     context.close()
 
 

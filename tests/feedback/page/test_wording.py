@@ -22,7 +22,7 @@ def test_both_languages_say_it_with_the_same_fields(key):
 
 def test_no_word_is_left_over():
     source = "".join(p.read_text(encoding="utf-8") for p in FOLDER.rglob("*") if p.suffix in (".py", ".jinja"))
-    stems = ("keys_", "reason_", "flag_")
+    stems = ("keys_", "reason_", "flag_", "vote_")
     named = set(re.findall(r"\"(\w+)\"", source)) | {"user", "assistant", "system", "tool"}
     computed = {"helpful", "harmless", "honest", "bad", "neutral", "good"}
     computed |= {"significantly", "better", "slightly", "negligibly", "unstated"}

@@ -17,6 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from assent.errors import DataError
+from assent.feedback.arena import BATCH
 from assent.feedback.page.cards import card_of
 from assent.feedback.page.forms import LONGEST_COMMENT, answer_of
 from assent.feedback.page.lists import people_of, rows_of, standing_of
@@ -24,6 +25,7 @@ from assent.feedback.page.security import Guard, Pace, csrf_fits, csrf_token, ne
 from assent.feedback.page.visitor import ADMIN, LANGUAGE, NAME, SESSION, THEME, THEMES, Visitor, remember, visitor_of
 from assent.feedback.page.wording import LANGUAGES
 from assent.feedback.store import Shown, Store
+from assent.feedback.strengths import ratings, votes_of
 
 FLAGS = ("unreadable", "unsafe", "personal", "unsure", "other")
 MOST_FIELDS = 400
@@ -38,11 +40,13 @@ class Desk:
         store: where questions come from and answers go.
         passwordless: whether a typed name signs in, and no link token.
         admin_token: the key of the admin page.
+        home: the page that signing in leads to.
     """
 
     store: Store
     passwordless: bool
     admin_token: str
+    home: str
     templates: Environment = field(
         default_factory=lambda: Environment(
             loader=PackageLoader("assent.feedback.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -57,6 +61,7 @@ def create_app(
     admin_token: str | None = None,
     hosts: frozenset[str] | None = None,
     pace: Pace | None = None,
+    home: str = "/",
 ) -> FastAPI:
     """The page over a store.
 
@@ -66,9 +71,10 @@ def create_app(
         admin_token: the key of the admin page; a new one where none is given.
         hosts: names that requests may ask for; None for any.
         pace: the limit on requests.
+        home: the page that signing in leads to, where it is not the questions.
     """
     app = FastAPI(title="Assent", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.desk = Desk(store, passwordless, admin_token or secrets.token_urlsafe(24))
+    app.state.desk = Desk(store, passwordless, admin_token or secrets.token_urlsafe(24), home)
     app.add_middleware(Guard, hosts=hosts, pace=pace or Pace())
     app.mount("/static", StaticFiles(packages=[("assent.feedback.page", "static")]))
     app.add_api_route("/", ask, methods=["GET"])
@@ -78,6 +84,7 @@ def create_app(
     app.add_api_route("/undo", undo, methods=["POST"])
     app.add_api_route("/mine", mine, methods=["GET"])
     app.add_api_route("/admin", everyone, methods=["GET"])
+    app.add_api_route("/admin/ratings", rated, methods=["GET"])
     app.add_api_route("/join/{token}", join, methods=["GET"])
     app.add_api_route("/sign-in", sign_in, methods=["POST"])
     app.add_api_route("/sign-out", sign_out, methods=["POST"])
@@ -122,7 +129,7 @@ def ask(request: Request, desk: TheDesk, who: Who) -> Response:
 
 
 def answer(request: Request, desk: TheDesk, who: Who, entered: Entered) -> Response:
-    name = _signed_in(who)
+    name = signed_in(who)
     try:
         shown = desk.store.shown(entered.get("claim", ""), name)
     except DataError:
@@ -130,7 +137,7 @@ def answer(request: Request, desk: TheDesk, who: Who, entered: Entered) -> Respo
     try:
         said = answer_of(shown.question, entered)
     except DataError:
-        page = "work.jinja" if _swaps(request) else "page.jinja"
+        page = "work.jinja" if swaps(request) else "page.jinja"
         html = _work(desk, who, name, shown, page=page, message="incomplete", wrong=True, entered=entered)
         return HTMLResponse(html, status_code=422)
     seconds = _seconds(entered.get("seconds", ""))
@@ -144,14 +151,14 @@ def answer(request: Request, desk: TheDesk, who: Who, entered: Entered) -> Respo
 
 
 def skip(request: Request, desk: TheDesk, who: Who, entered: Entered) -> Response:
-    name = _signed_in(who)
+    name = signed_in(who)
     with contextlib.suppress(DataError):  # a form sent twice, or an old one: what is next is next all the same
         desk.store.skip(entered.get("claim", ""), annotator=name)
     return _next(request, desk, who, name)
 
 
 def flag(request: Request, desk: TheDesk, who: Who, entered: Entered) -> Response:
-    name = _signed_in(who)
+    name = signed_in(who)
     reason = entered.get("flag", "")
     if reason not in FLAGS:
         raise HTTPException(422, f"A report names one of {', '.join(FLAGS)}.")
@@ -162,7 +169,7 @@ def flag(request: Request, desk: TheDesk, who: Who, entered: Entered) -> Respons
 
 
 def undo(request: Request, desk: TheDesk, who: Who, entered: Entered) -> Response:
-    name = _signed_in(who)
+    name = signed_in(who)
     taken_back = desk.store.undo(name)
     return _next(request, desk, who, name, message="undone" if taken_back else "nothing_to_undo")
 
@@ -172,7 +179,7 @@ def undo(request: Request, desk: TheDesk, who: Who, entered: Entered) -> Respons
 
 def mine(desk: TheDesk, who: Who) -> Response:
     """The visitor's own answers, and nobody else's."""
-    name = _signed_in(who)
+    name = signed_in(who)
     rows = rows_of(desk.store, name, who.words)
     return _render(desk, who, "answers.jinja", heading=who.words("mine"), rows=rows, people=None, selected=name)
 
@@ -185,12 +192,23 @@ def everyone(request: Request, desk: TheDesk, who: Who, token: str = "", annotat
         response = RedirectResponse("/admin", status_code=303)
         remember(response, request, ADMIN, token, path="/admin")
         return response
-    if not who.is_admin:
-        raise HTTPException(403, "The admin page opens with the address that the terminal printed.")
+    _is_admin(who)
     people = people_of(desk.store)
     rows = rows_of(desk.store, annotator, who.words) if annotator else []
     heading = who.words("everyone")
     return _render(desk, who, "answers.jinja", heading=heading, rows=rows, people=people, selected=annotator)
+
+
+def rated(desk: TheDesk, who: Who) -> Response:
+    """How strong the policies of the arena are, by its votes."""
+    _is_admin(who)
+    votes = votes_of(desk.store.answers(batch=BATCH, kind="pair"))
+    return _render(desk, who, "ratings.jinja", rated=ratings(votes) if votes else [])
+
+
+def _is_admin(who: Visitor) -> None:
+    if not who.is_admin:
+        raise HTTPException(403, "The admin page opens with the address that the terminal printed.")
 
 
 # ---- sign-in and settings ------------------------------------------------------------
@@ -200,7 +218,7 @@ def join(request: Request, desk: TheDesk, who: Who, token: str) -> Response:
     """The link of an invitation: it signs this browser in."""
     if desk.passwordless or desk.store.who(token) is None:
         return _sign_in_page(request, desk, who, message="bad_link", status=403)
-    response = RedirectResponse("/", status_code=303)
+    response = RedirectResponse(desk.home, status_code=303)
     remember(response, request, SESSION, token)
     return response
 
@@ -210,7 +228,7 @@ def sign_in(request: Request, desk: TheDesk, entered: Entered) -> Response:
     name = " ".join(entered.get("name", "").split())
     if not desk.passwordless or not NAME.fullmatch(name):
         raise HTTPException(403, "Signing in by name is not possible here, or not with this name.")
-    response = RedirectResponse("/", status_code=303)
+    response = RedirectResponse(desk.home, status_code=303)
     remember(response, request, SESSION, f"{new_session()}:{name}")
     return response
 
@@ -221,8 +239,8 @@ def sign_out(entered: Entered) -> Response:
     return response
 
 
-def settings(request: Request, entered: Entered) -> Response:
-    response = RedirectResponse("/", status_code=303)
+def settings(request: Request, desk: TheDesk, entered: Entered) -> Response:
+    response = RedirectResponse(desk.home, status_code=303)
     for name, cookie, allowed in (("language", LANGUAGE, LANGUAGES), ("theme", THEME, THEMES)):
         if entered.get(name) in allowed:
             remember(response, request, cookie, entered[name])
@@ -232,19 +250,19 @@ def settings(request: Request, entered: Entered) -> Response:
 # ---- replies -------------------------------------------------------------------------
 
 
-def _signed_in(who: Visitor) -> str:
+def signed_in(who: Visitor) -> str:
     if who.annotator is None:
         raise HTTPException(401, "Sign in first; open the first page.")
     return who.annotator
 
 
-def _swaps(request: Request) -> bool:
+def swaps(request: Request) -> bool:
     """Whether htmx asked, and puts the reply in place of the last question."""
     return request.headers.get("hx-request") == "true"
 
 
 def _next(request: Request, desk: Desk, who: Visitor, name: str, message: str = "") -> Response:
-    if not _swaps(request):
+    if not swaps(request):
         return RedirectResponse("/", status_code=303)
     return HTMLResponse(_work(desk, who, name, desk.store.next(name), page="work.jinja", message=message))
 
@@ -275,8 +293,8 @@ def _work(
 
 
 def _render(desk: Desk, who: Visitor, page: str, **what: object) -> Response:
-    html = desk.templates.get_template(page).render(words=who.words, csrf=who.csrf, theme=who.theme, **what)
-    return HTMLResponse(html)
+    common = {"words": who.words, "csrf": who.csrf, "theme": who.theme, "home": desk.home}
+    return HTMLResponse(desk.templates.get_template(page).render(**common, **what))
 
 
 def _sign_in_page(request: Request, desk: Desk, who: Visitor, message: str = "", status: int = 200) -> Response:

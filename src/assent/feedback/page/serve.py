@@ -1,14 +1,16 @@
 """Serving the page: on this machine without passwords, elsewhere only with link tokens."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvicorn
 
 from assent.errors import ConfigError, DataError
+from assent.feedback.arena import Arena, Policy
 from assent.feedback.page.app import create_app
 from assent.feedback.page.security import is_loopback
+from assent.feedback.page.talk import HOME, add_arena
 from assent.feedback.page.visitor import NAME
 from assent.feedback.store import Store
 
@@ -19,11 +21,12 @@ STORE_OF_A_RUN = "feedback.db"
 """Where the folder of a run keeps its store."""
 
 
-def open_store(where: str) -> Store:
+def open_store(where: str, *, new: bool = False) -> Store:
     """The store that is to be labelled.
 
     Args:
         where: the folder of a run, the file of a store, or a URL.
+        new: make the file where there is none.
 
     Raises:
         DataError: there is nothing at that path, or it is not a store.
@@ -32,7 +35,7 @@ def open_store(where: str) -> Store:
         return Store.open(where)
     path = Path(where).expanduser()
     file = path / STORE_OF_A_RUN if path.is_dir() else path
-    if not file.is_file():
+    if not file.is_file() and not new:
         raise DataError(
             f"there is no store at {where}",
             got=f"no file {file}",
@@ -81,6 +84,7 @@ def serve(
     port: int = 8321,
     tokens: bool = False,
     say: Callable[[str], None] = print,
+    policies: Sequence[Policy] = (),
 ) -> None:
     """Serve until Ctrl-C.
 
@@ -90,15 +94,20 @@ def serve(
         port: 8321 unless said otherwise.
         tokens: whether annotators sign in by the link that they were sent, and not by a name that they type.
         say: where the addresses are told.
+        policies: served in an arena, which signing in then leads to.
 
     Raises:
-        ConfigError: see `check_address`.
+        ConfigError: see `check_address` and `Arena`.
     """
     check_address(host, tokens=tokens)
     admin = secrets.token_urlsafe(24)
     hosts = frozenset({*LOCAL_NAMES, host}) if is_loopback(host) else None
-    app = create_app(store, passwordless=not tokens, admin_token=admin, hosts=hosts)
+    home = HOME if policies else "/"
+    app = create_app(store, passwordless=not tokens, admin_token=admin, hosts=hosts, home=home)
+    if policies:
+        add_arena(app, Arena(store, policies))
     named = f"[{host}]" if ":" in host else host
-    say(f"Answer at http://{named}:{port}/" + (" with the link of an invitation" if tokens else ""))
+    link = " with the link of an invitation" if tokens else ""
+    say(f"{'Talk' if policies else 'Answer'} at http://{named}:{port}/{link}")
     say(f"Everyone's answers: http://{named}:{port}/admin?token={admin}")
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)

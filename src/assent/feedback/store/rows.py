@@ -76,7 +76,8 @@ def insert_questions(connection: Connection, rows: Sequence[dict[str, Any]], bat
         for row in new.values()
         for state in (["open"] * row["wanted"] if row["gold"] is None else ["gold"])
     ]
-    connection.execute(insert(SLOT), slots)
+    if slots:
+        connection.execute(insert(SLOT), slots)
     queue.count(connection, batch, "", questions=len(new), wanted=sum(row["wanted"] for row in new.values()))
     return len(new)
 

@@ -134,6 +134,39 @@ class Store:
             queue.save_reader(connection, reader)
             return rows.shown_of(connection, token, annotator, expires)
 
+    def present(self, question: Question, annotator: str, *, batch: str) -> Shown:
+        """Show a question to somebody who waits for it, as in an arena; nobody else is asked it.
+
+        Raises:
+            DataError: another question has its id.
+        """
+        _named(annotator)
+        token, expires = rows.new_token(), self.clock() + self.claim_seconds
+        with self.database.write() as connection:
+            queue.lock_reader(connection, annotator)
+            rows.insert_questions(connection, [self._question_row(question, batch, 0, None)], batch)
+            queue.mark_seen(connection, annotator, question.id)
+            self._show(connection, annotator, question.id, batch, token, {"order": _drawn(question)})
+            return rows.shown_of(connection, token, annotator, expires)
+
+    def last_shown(self, annotator: str, batch: str) -> str | None:
+        """The token of the last showing of a batch to an annotator."""
+        theirs = (EVENT.c.annotator == annotator, EVENT.c.batch == batch, EVENT.c.what == "shown")
+        last = select(EVENT.c.token).where(*theirs).order_by(EVENT.c.seq.desc()).limit(1)
+        with self.database.read() as connection:
+            return connection.execute(last).scalar()
+
+    def said(self, token: str, annotator: str) -> Answered | None:
+        """The answer that stands to a showing.
+
+        Raises:
+            DataError: there is no such showing, or it is not this annotator's.
+        """
+        with self.database.read() as connection:
+            rows.showing_of(connection, token, annotator)
+            row = connection.execute(rows.standing().where(EVENT.c.token == token)).first()
+            return None if row is None else rows.answered_of(connection, row)
+
     def shown(self, token: str, annotator: str) -> Shown:
         """A showing again, as after a reload.
 

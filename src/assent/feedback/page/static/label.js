@@ -134,6 +134,14 @@ document.addEventListener("keydown", (event) => {
   if (key.startsWith("arrow") && groups().length < 2) return;
   if (COMMANDS[key]) { event.preventDefault(); COMMANDS[key](); }
 });
+document.addEventListener("keydown", (event) => { // the arena, which has no #answer
+  if (event.isComposing || form() || event.altKey) return;
+  const send = event.key === "Enter" && (event.ctrlKey || event.metaKey);
+  if (send && event.target.id === "text") { event.preventDefault(); press("submit"); return; }
+  if (event.ctrlKey || event.metaKey || writes(event.target)) return;
+  const button = document.querySelector(`#vote button[data-key="${CSS.escape(event.key)}"]`);
+  if (button) { event.preventDefault(); button.click(); }
+});
 document.addEventListener("click", (event) => {
   if (event.target.closest("#differences")) differ();
   const group = event.target.closest("fieldset.keyed");
@@ -184,6 +192,6 @@ function begin() {
   const first = groups().find(open);
   if (first) makeCurrent(first);
   const text = document.getElementById("text");
-  if (text) text.focus(); else if (form()) work().focus({ preventScroll: true });
+  if (text) text.focus(); else if (form() || document.getElementById("vote")) work().focus({ preventScroll: true });
 }
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin); else begin();
