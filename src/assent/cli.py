@@ -221,9 +221,9 @@ def arena_serve(
         from assent.feedback.page.serve import check_address, open_store, serve
 
         check_address(host, tokens=tokens)
-        from assent import stages
+        from assent.stages.arena import policies_of
 
-        talking = stages.policies_of(policies, max_new_tokens=max_new_tokens, device=device)
+        talking = policies_of(policies, max_new_tokens=max_new_tokens, device=device)
         for policy in talking:
             typer.echo(f"{policy.id[:12]} is {policy.name}")
         serve(open_store(store, new=True), host=host, port=port, tokens=tokens, say=typer.echo, policies=talking)

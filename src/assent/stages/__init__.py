@@ -1,10 +1,9 @@
 """The composition root: one file a stage; the only place that knows concrete classes."""
 
-from assent.stages.arena import policies_of
 from assent.stages.chat import chat
 from assent.stages.placement import place_of
 from assent.stages.table import TABLE
 from assent.stages.verify import verify
 from assent.track.terminal import RunConsole as console
 
-__all__ = ["TABLE", "chat", "console", "place_of", "policies_of", "verify"]
+__all__ = ["TABLE", "chat", "console", "place_of", "verify"]
