@@ -16,7 +16,7 @@ FILE = re.compile(r"# ([\w.-]+\.\w+)\n")
 
 def shims(folder: Path) -> Path:
     """`python` and `assent` of this very interpreter, whatever is installed."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for name, command in {"python": sys.executable, "assent": f"{sys.executable} -m assent"}.items():
         (folder / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         (folder / name).chmod(0o755)

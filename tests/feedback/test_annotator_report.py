@@ -114,3 +114,8 @@ def test_by_hand():
     assert ada.earlier.value == 1.0  # each time what was shown first
     assert ada.longer.value == pytest.approx(2 / 3) and found["ben"].ties == 0.5
     assert ada.longer_of_rest == pytest.approx(1 / 2)
+
+
+def test_what_an_annotator_wrote_was_shown_nowhere():
+    edited = Comparison("e", "p", ("theirs", "mine"), (Preference(1, 0),), "ada", shown=(0,))
+    assert cards([Answer(edited, 3.0)])[0]["ada"].earlier.value is None

@@ -191,8 +191,9 @@ def _votes(said: Sequence[Comparison], gold: Sequence[Comparison]) -> tuple[list
 
 
 def _earlier(c: Comparison, low: int, high: int, turned: bool) -> bool | None:
-    """Whether the pair's first response was shown before its second; None when the order is unknown."""
-    if not c.shown:
+    """Whether the pair's first response was shown before its second; None when the order is unknown, or when the
+    annotator wrote one of them."""
+    if low not in c.shown or high not in c.shown:
         return None
     first, second = (high, low) if turned else (low, high)
     return c.shown.index(first) < c.shown.index(second)
