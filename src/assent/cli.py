@@ -194,6 +194,48 @@ def label_invite(
         typer.echo(invite(open_store(store), name, address))
 
 
+Form = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="assent, hh_rlhf, ultrafeedback, trl_preference, trl_unpaired, label_studio, argilla, oasst_trees or csv.",
+    ),
+]
+
+
+@labels.command("export")
+def label_export(
+    store: StorePlace,
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    form: Form = "assent",
+    batch: Annotated[str | None, typer.Option(help="Only the answers to this batch of questions.")] = None,
+    dimension: Annotated[str | None, typer.Option(help="Whose choices, where the form has room for one.")] = None,
+) -> None:
+    """Write the answers that stand in a form of another tool, and say what the form had no room for."""
+    with _told():
+        from assent.feedback.exchange.files import export_file
+        from assent.feedback.page.serve import open_store
+
+        export_file(open_store(store), out, form, batch=batch, dimension=dimension, say=typer.echo)
+
+
+@labels.command("import")
+def label_import(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What another tool, or Assent, wrote.")],
+    form: Form,
+    store: Annotated[str, typer.Option(help="Where to: a store's file, made when absent, or a URL.")] = "feedback.db",
+    batch: Annotated[
+        str | None, typer.Option(help="What its questions are called; the file's name by default.")
+    ] = None,
+    annotator: Annotated[str, typer.Option(help="Who answered, where the file does not tell.")] = "imported",
+) -> None:
+    """Read questions and answers into a store; nobody is asked them again. The same file again adds nothing."""
+    with _told():
+        from assent.feedback.exchange.files import import_file
+
+        import_file(file, store, form, batch=batch, annotator=annotator, say=typer.echo)
+
+
 arenas = typer.Typer(cls=_ServesByDefault, no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(arenas, name="arena")
 

@@ -66,11 +66,26 @@ def _comparison(answered: Answered, responses: Sequence[str], pairs: Sequence[Pr
         tuple(responses),
         tuple(pairs),
         annotator=answered.annotator,
-        shown=answered.order,
+        shown=answered.order if answered.order_known else (),
         kind=origin.slice,
         ended=(*origin.ended, *[True] * added) if origin.ended else (),
         unsafe=() if unsafe is None or added else tuple(i in called for i in range(asked)),
     )
+
+
+def ranks_of(answered: Answered) -> dict[str, tuple[int, ...]]:
+    """By dimension, the rank of each response; 1 is best, equal numbers are ties. Of pairs and rankings."""
+    answer, order = answered.answer, answered.order
+    if isinstance(answer, RankingAnswer):
+        return {name: tuple(_by_response(ranks, order)) for name, ranks in answer.ranks.items()}
+    if isinstance(answer, PairAnswer):
+        places = {name: _pair_ranks(choice) for name, choice in answer.choices.items()}
+        return {name: tuple(_by_response(ranks, order)) for name, ranks in places.items()}
+    raise TypeError(f"an answer of the kind {answer.kind!r} orders nothing; ask of pairs and rankings")
+
+
+def _pair_ranks(choice: Choice) -> tuple[int, int]:
+    return (1, 1) if choice.preferred is None else (1, 2) if choice.preferred == 0 else (2, 1)
 
 
 def _dimension(answered: Answered, dimension: str | None) -> str:

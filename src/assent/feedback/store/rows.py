@@ -95,6 +95,20 @@ def question_of(connection: Connection, id: str) -> Question:
     return question_from_json(connection.execute(select(QUESTION.c.body).where(QUESTION.c.id == id)).scalar_one())
 
 
+def known_question(connection: Connection, id: str) -> tuple[Question, str]:
+    """A question and its batch.
+
+    Raises:
+        DataError: there is none of this id.
+    """
+    row = connection.execute(select(QUESTION.c.body, QUESTION.c.batch).where(QUESTION.c.id == id)).first()
+    if row is None:
+        raise DataError(
+            f"there is no question {id!r}", got=id, why="an answer is to what was asked", fix="add the question first"
+        )
+    return question_from_json(row.body), row.batch
+
+
 # ------------------------------------------------------------------------------------------------ showings and answers
 
 
@@ -162,6 +176,8 @@ def made(row: Row[Any], gold: str | None) -> Answered:
         at=row.at,
         batch=row.batch,
         gold=None if gold is None else answer_from_json(gold),
+        by=body.get("by", {}),
+        order_known=body.get("order_known", True),
     )
 
 

@@ -229,6 +229,58 @@ class Store:
         queue.put_away(connection, reader, token)
         return rows.answered_of(connection, connection.execute(select(EVENT).where(EVENT.c.seq == seq)).one())
 
+    def give(
+        self,
+        question_id: str,
+        answer: Answer,
+        *,
+        annotator: str,
+        token: str,
+        order: Sequence[int] | None = None,
+        seconds: float = 0.0,
+        by: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Record an answer that was not given on the page: by a model, or elsewhere. It takes nobody's place in line.
+
+        Args:
+            token: names this answer; given again, it is recorded once.
+            order: for each place of the answer, the index of its response; None where it is not known in which order
+                they were shown, and the answer's places are the indices.
+            by: what is known of whoever answered beyond the name.
+
+        Returns:
+            whether it was new.
+
+        Raises:
+            DataError: the answer does not fit, or there is no such question.
+        """
+        _named(annotator)
+        with self.database.write() as connection:
+            queue.lock_reader(connection, annotator)
+            if connection.execute(select(EVENT.c.seq).where(EVENT.c.once == f"done/{token}")).first() is not None:
+                return False
+            question, batch = rows.known_question(connection, question_id)
+            question.check(answer)
+            places = list(range(len(question.responses)))
+            if order is not None and sorted(order) != places:
+                raise DataError(
+                    "an order names every response once", got=list(order), why="places are responses", fix="mend it"
+                )
+            queue.mark_seen(connection, annotator, question_id)
+            shown = places if order is None else list(order)
+            self._show(connection, annotator, question_id, batch, token, shown)
+            body = {
+                "answer": json.loads(answer_to_json(answer)),
+                "order": shown,
+                "order_known": order is not None,
+                "seconds": seconds,
+                "question": json.loads(question_to_json(question)),
+                "by": dict(by or {}),
+            }
+            self._record(connection, "answered", question_id, batch, token, annotator, body, once=f"done/{token}")
+            queue.count(connection, batch, annotator, answers=1, milliseconds=round(seconds * 1000))
+            return True
+
     def edit(self, token: str, answer: Answer, seconds: float, *, annotator: str) -> Answered:
         """Replace the answer that stands for a showing; both stay in the store.
 

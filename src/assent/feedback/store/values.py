@@ -1,6 +1,8 @@
 """What the store hands out: a showing, an answer, a count."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from assent.feedback.answers import Answer
 from assent.feedback.questions import Question
@@ -40,6 +42,8 @@ class Answered:
         seconds: from showing to answer, as the page measured them.
         batch: what the question was added with.
         gold: the answer that was expected, its places being indices into `question.responses`; None for the others.
+        by: what is known of whoever answered beyond the name: of a model its name and prompt, of an import its form.
+        order_known: the responses were shown in `order`; otherwise it only says which place is which response.
     """
 
     seq: int
@@ -52,6 +56,8 @@ class Answered:
     at: float
     batch: str
     gold: Answer | None = None
+    by: Mapping[str, Any] = field(default_factory=dict)
+    order_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
