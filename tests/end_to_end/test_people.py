@@ -3,19 +3,29 @@
 import json
 import shutil
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from assent.data import domain
-from assent.errors import ArtefactError, ConfigError
-from assent.feedback.answers import Choice, PairAnswer, RankingAnswer
+from assent.errors import ArtefactError, ConfigError, DataError
+from assent.feedback.answers import (
+    Choice,
+    DemonstrationAnswer,
+    EditAnswer,
+    PairAnswer,
+    RankingAnswer,
+    RatingAnswer,
+    StepsAnswer,
+)
 from assent.feedback.into_records import comparisons
-from assent.feedback.questions import PairQuestion
+from assent.feedback.questions import DemonstrationQuestion, EditQuestion, PairQuestion, RatingQuestion
 from assent.feedback.store import Store
 from assent.pipeline.recipe import parse_recipe
-from assent.records import to_json
+from assent.records import Comparison, Judgement, Rating, solution_from_json, to_json
 from assent.stages import TABLE
 from assent.stages.asking import AwaitingPeople
+from assent.stages.store_sources import StoreJudged
 from tests.end_to_end.tiny import TINY, run_tiny
 
 PEOPLE = TINY[: TINY.index("  ppo:")].replace("count: 96}\n    samples", "count: 12}\n    samples")
@@ -99,6 +109,145 @@ def test_the_store_of_the_run_is_waited_for_and_answers_outlive_what_asked(folde
     one, other = (m["comparisons"] for m in (made, again))
     assert one.id != other.id and one.metrics["comparisons"] == other.metrics["comparisons"] > 0
     assert len({e.question_id for e in Store.open(url).events()}) == one.metrics["comparisons"]
+
+
+WRITTEN = """
+  written:
+    do: demonstrate
+    tasks: {format: domain_tasks, count: 8}
+    people: {per_question: 1}
+  improved:
+    do: demonstrate
+    edit: comparisons
+  taught:
+    do: sft
+    model: sft
+    data: {format: selected, stages: [written, improved]}
+    epochs: 1
+    batch_size: 4
+    validation: 0.2
+    optimization: *fast
+    skip_checks: [D11]
+"""
+"""After `comparisons`: people write, people edit what was preferred, and a policy is taught both."""
+
+
+def write_all(url):
+    """Writes the kind of text asked for, knowing what it belongs to; what was asked, by prompt."""
+    store, asked = Store.open(url), {}
+    while (shown := store.next("ada")) is not None:
+        q = shown.question
+        assert isinstance(q, (EditQuestion, DemonstrationQuestion))
+        text = f"better than {q.responses[0]}" if isinstance(q, EditQuestion) else "Write plainly ."
+        answer = EditAnswer(text) if isinstance(q, EditQuestion) else DemonstrationAnswer(text)
+        store.answer(shown.token, answer, 9.0, annotator="ada")
+        asked[q.prompt] = (text, *q.responses)
+    store.close()
+    return asked
+
+
+def test_what_people_write_is_taught_and_edits_are_better_than_what_was_preferred(folder):
+    url = f"sqlite:///{folder}/feedback.db"
+    head = PEOPLE[: PEOPLE.index("  reward:")]
+    text = head + WRITTEN + PEOPLE[PEOPLE.index("  reward:") :].replace("stage: comparisons", "stage: improved")
+    text = text.replace("{panel: simulated}", "{people: {}}")
+    with pytest.raises(AwaitingPeople):
+        run_tiny(folder, text=text)
+    answer_all(url)
+    asked = {}
+    for _ in range(2):  # what is written, then what is edited
+        with pytest.raises(AwaitingPeople):
+            run_tiny(folder, text=text)
+        asked |= write_all(url)
+    made, _ = run_tiny(folder, text=text)
+    taught = [
+        json.loads(line)
+        for name in ("written", "improved")
+        for line in (made[name].folder / "demonstrations.jsonl").read_text().splitlines()
+    ]
+    assert {row["prompt"]: row["response"] for row in taught} == {prompt: texts[0] for prompt, texts in asked.items()}
+    assert made["taught"].metrics["demonstrations"] == pytest.approx(len(taught), abs=6)
+    edits = [json.loads(x) for x in (made["improved"].folder / "comparisons.jsonl").read_text().splitlines()]
+    assert len(edits) > 2
+    for edit in edits:
+        better = {(edit["responses"][p["better"]], edit["responses"][p["worse"]]) for p in edit["preferences"]}
+        edited, chosen, rejected = asked[edit["prompt"]]
+        assert better == {(edited, chosen), (edited, rejected), (chosen, rejected)}
+    before = [json.loads(x) for x in (made["comparisons"].folder / "comparisons.jsonl").read_text().splitlines()]
+    ordered = {(c["prompt"], c["responses"][p["better"]], c["responses"][p["worse"]])
+               for c in before for p in c["preferences"] if not p["tie"]}  # fmt: skip
+    assert {(prompt, *texts[1:]) for prompt, texts in asked.items() if texts[1:]} <= ordered
+    assert made["reward"].parents["improved"] == made["improved"].id
+
+
+MARKED = """
+  marked:
+    do: label_steps
+    policy: sft
+    tasks: {format: domain_tasks, count: 24}
+    labels: {by: people}
+    generation: {max_new_tokens: 12}
+    delimiter: " "
+  process:
+    do: process_reward
+    model: sft
+    data: [{format: stage, stage: marked}]
+    epochs: 1
+    batch_size: 4
+    held_out: 0.3
+    optimization: *fast
+    skip_checks: [D8, D11]
+"""
+
+
+def test_steps_are_marked_by_people_and_train_a_process_reward_model(folder):
+    text = PEOPLE[: PEOPLE.index("  comparisons:")] + MARKED
+    with pytest.raises(AwaitingPeople):
+        run_tiny(folder, text=text)
+    store, said = Store.open(f"{folder}/feedback.db"), {}
+    while (shown := store.next("ada")) is not None:
+        steps = shown.question.steps
+        good = len(said) % 2 and len(steps) > 1
+        marks = (Rating.GOOD,) * len(steps) if good else (Rating.BAD, *[None] * (len(steps) - 1))
+        store.answer(shown.token, StepsAnswer(marks), 5.0, annotator="ada")
+        said[shown.question.prompt, steps] = marks
+    made, _ = run_tiny(folder, text=text)
+    lines = (made["marked"].folder / "solutions.jsonl").read_text().splitlines()
+    found = {(s.prompt, s.steps): s.labels for s in (solution_from_json(json.loads(line)) for line in lines)}
+    assert found == said and len(said) > 12
+    assert made["process"].metrics["held_out_steps"] > 0
+    store.close()
+
+
+def test_a_store_is_read_as_it_stood_at_one_event(folder, tmp_path):
+    """Later answers and corrections change nothing; a number that is too high is answered with the right one."""
+    store = Store.open(f"{tmp_path}/s.db", gold_every=0)
+    store.add([PairQuestion(f"q{i}", f"Prompt {i}", (f"good answer {i}", f"bad answer {i}")) for i in range(12)])
+    store.add([RatingQuestion("r", "Prompt r", ("fine",))])
+
+    def answer(most):
+        while most and (shown := store.next("ada")) is not None:
+            pair = isinstance(shown.question, PairQuestion)
+            good = shown.order.index(0) if pair else 0
+            said = PairAnswer({"overall": Choice(good)}) if pair else RatingAnswer({"overall": 7})
+            store.answer(shown.token, said, 1.0, annotator="ada")
+            most -= 1
+
+    answer(8)
+    then = store.last_event()
+    store.undo("ada")
+    answer(99)
+    source = f"{{format: store, store: 'sqlite:///{tmp_path}/s.db', as_of: {then}}}"
+    text = PEOPLE[: PEOPLE.index("  comparisons:")] + PEOPLE[PEOPLE.index("  reward:") :]
+    text = text.replace("{format: stage, stage: comparisons}", source).replace("held_out: 0.2", "held_out: 0.4")
+    _, console = run_tiny(folder, text=text)
+    assert any(f"8 records of 8 answers, as of event {then}" in line for line in console.said)
+    with pytest.raises(DataError, match=f"write as_of: {store.last_event()}"):
+        run_tiny(folder, text=text.replace(f"as_of: {then}", "as_of: 99999"))
+    kinds = {type(r) for r in StoreJudged(format="store", store=f"sqlite:///{tmp_path}/s.db", as_of=store.last_event()
+                                          ).records_for(SimpleNamespace(say=print))}  # fmt: skip
+    assert kinds == {Comparison, Judgement}
+    store.close()
 
 
 def test_questions_that_nobody_can_answer_are_not_waited_for(folder):

@@ -11,7 +11,9 @@ from pydantic import Field
 
 from assent.config import Frozen
 from assent.data.domain import arithmetic
+from assent.feedback.into_records import solutions
 from assent.feedback.markers import SimulatedMarker
+from assent.feedback.questions import StepsQuestion, identity, question_from_json, question_to_json
 from assent.loops.select import select
 from assent.models.folders import CausalModel
 from assent.models.tokenizer import require_same_tokenizer, stop_ids
@@ -22,6 +24,7 @@ from assent.records import LabelledSolution, Rating, StepLabel, solution_from_js
 from assent.rollout.native import NativeEngine
 from assent.rollout.randomness import derive_seed
 from assent.rollout.source import PromptSource
+from assent.stages.asking import People, ask, origin_of, write_records
 from assent.stages.generation import decoder
 from assent.stages.lines import Lines
 from assent.stages.parts import Generation, ModelRef, load_policy, positions_of, prompt_of
@@ -30,6 +33,7 @@ from assent.stages.sources import AnyTasks, take
 from assent.train.checkpoint import StateFile
 from assent.types import Delimited, Request, Rollout, Sampling, ScoreEvents, texts_of
 
+SOLUTIONS = "solutions.jsonl"
 RIGHT = 0.5
 """A checker's score from which an answer counts as right."""
 
@@ -92,6 +96,12 @@ class Completions(Frozen):
         )
 
 
+class PeopleMarking(People):
+    """People who mark every step good, neutral or bad, and may stop after the first bad one."""
+
+    by: Literal["people"]
+
+
 class LabelStepsSpec(StageSpec):
     """Settings of labelling steps.
 
@@ -99,7 +109,8 @@ class LabelStepsSpec(StageSpec):
         policy: whose solutions are labelled.
         tasks: what is solved.
         samples: solutions of each task.
-        labels: where labels come from: `{by: simulated}` or `{by: completions, checker: ...}`.
+        labels: where labels come from: `{by: simulated}`, `{by: people}` or
+            `{by: completions, checker: ...}`.
         generation: how solutions, and completions, are drawn.
         delimiter: what separates steps.
         prompts_per_step: tasks between two looks at the clock; the last step takes what is left over from whole steps.
@@ -109,7 +120,7 @@ class LabelStepsSpec(StageSpec):
     policy: ModelRef
     tasks: AnyTasks
     samples: int = Field(1, gt=0)
-    labels: Annotated[SimulatedMarking | Completions, Field(discriminator="by")]
+    labels: Annotated[SimulatedMarking | PeopleMarking | Completions, Field(discriminator="by")]
     generation: Generation
     delimiter: Annotated[str, Field(min_length=1)] = "\n"
     prompts_per_step: int = Field(32, gt=0)
@@ -207,6 +218,10 @@ class _Solutions:
     def __init__(self, labeller: Labeller, steps: Delimited, annotator: str) -> None:
         self.labeller, self.steps, self.annotator = labeller, steps, annotator
 
+    def finish(self) -> Mapping[str, float]:
+        """Nothing beyond what every solution has."""
+        return {}
+
     def __call__(self, rollouts: Sequence[Rollout], scores: Sequence[Sequence[ScoreEvents]]) -> list[dict[str, object]]:
         written = [r for r in rollouts if r.text.strip()]
         if not written:
@@ -231,6 +246,42 @@ class _Solutions:
         ]
 
 
+class _StepQuestions:
+    """A step's rollouts as questions to people; the stage's lines are these until they are answered."""
+
+    def __init__(self, people: PeopleMarking, policy: str, steps: Delimited, context: StageContext) -> None:
+        self.people, self.policy, self.steps, self.context = people, policy, steps, context
+
+    def __call__(self, rollouts: Sequence[Rollout], scores: Sequence[Sequence[ScoreEvents]]) -> list[dict[str, object]]:
+        different = {(r.prompt.id, r.text): r for r in rollouts if r.text.strip()}
+        return [json.loads(question_to_json(self._question(r))) for r in different.values()]
+
+    def _question(self, rollout: Rollout) -> StepsQuestion:
+        prompt = rollout.prompt
+        texts = texts_of(rollout.token_ids, self.steps.ends(rollout.token_ids), self.steps.decode)
+        known = {"slice": prompt.kind, "task": prompt.id, "ended": (rollout.ended,)}
+        origin = origin_of(self.context, self.people, self.policy, why="a solution of the policy's own", **known)
+        return StepsQuestion(identity(prompt.id, prompt.source, texts), prompt.source, tuple(texts), origin)
+
+    def finish(self) -> Mapping[str, float]:
+        """Ask, and hand on what was marked.
+
+        Raises:
+            AwaitingPeople: not enough answers are in.
+        """
+        lines = (self.context.out / SOLUTIONS).read_text(encoding="utf-8").splitlines()
+        answers, progress = ask(self.people, [question_from_json(line) for line in lines], self.context)
+        write_records(self.context, SOLUTIONS, answers, solutions)
+        return {"annotators": len({a.annotator for a in answers}), "closed": progress.closed}
+
+
+def _rows(spec: LabelStepsSpec, context: StageContext, policy: CausalModel) -> _Solutions | _StepQuestions:
+    steps = Delimited(decoder(policy), spec.delimiter)
+    if isinstance(spec.labels, PeopleMarking):
+        return _StepQuestions(spec.labels, spec.policy, steps, context)
+    return _Solutions(spec.labels.labeller(spec, context, policy), steps, spec.labels.by)
+
+
 def run(spec: LabelStepsSpec, context: StageContext) -> Mapping[str, float]:
     policy = load_policy(context, spec.policy)
     prompts = [prompt_of(policy, t) for t in take(spec.tasks, context)]
@@ -245,20 +296,21 @@ def run(spec: LabelStepsSpec, context: StageContext) -> Mapping[str, float]:
         seed=context.seed,
         decode=decoder(policy),
     )
-    rows = _Solutions(
-        spec.labels.labeller(spec, context, policy), Delimited(decoder(policy), spec.delimiter), spec.labels.by
-    )
-    path = context.out / "solutions.jsonl"
+    rows = _rows(spec, context, policy)
+    path = context.out / SOLUTIONS
     lines = Lines(path, rows)
     parts: dict[str, Stateful] = {"source": source, "lines": lines}
-    select(source, [], lines, context.tracker, StateFile(context.state, parts, every_seconds=spec.checkpoint_seconds))
+    checkpoint = StateFile(context.state, parts, every_seconds=spec.checkpoint_seconds)
+    select(source, [], lines, context.tracker, checkpoint)
+    checkpoint.save(len(source))  # people take longer than a process lives
     left = len(prompts) % per_step
     if left:
         context.say(f"{left} of {len(prompts):,} tasks were not asked: they go out {per_step} at a time")
     blank = len(source) * per_step * spec.samples - lines.written
     if blank:
-        context.say(f"{blank:,} blank solutions have no step to label and were left out")
-    return _figures(path) | {"blank": float(blank)}
+        context.say(f"{blank:,} solutions were left out: blank ones have no step, and people see equal ones once")
+    more = rows.finish()
+    return _figures(path) | {"blank": float(blank)} | dict(more)
 
 
 def _figures(path: Path) -> dict[str, float]:

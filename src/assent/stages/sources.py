@@ -25,6 +25,7 @@ from assent.records import (
     prompt_from_json,
 )
 from assent.stages.step_sources import ArithmeticDemonstrations, ArithmeticDocuments, ArithmeticTasks
+from assent.stages.store_sources import StoreComparisons, StoreDemonstrations, StoreJudged
 
 SELECTED = "demonstrations.jsonl"
 """What a `select` stage kept."""
@@ -126,7 +127,8 @@ class SelectedDemonstrations(Frozen):
 
 
 OneDemonstrations = Annotated[
-    DomainDemonstrations | SelectedDemonstrations | files.Demonstrations | files.Messages, Field(discriminator="format")
+    DomainDemonstrations | SelectedDemonstrations | StoreDemonstrations | files.Demonstrations | files.Messages,
+    Field(discriminator="format"),
 ]
 
 
@@ -158,23 +160,24 @@ AnyDemonstrations = Annotated[
     | ArithmeticDemonstrations
     | SelectedDemonstrations
     | PooledDemonstrations
+    | StoreDemonstrations
     | files.Demonstrations
     | files.Messages,
     Field(discriminator="format"),
 ]
 AnyTasks = Annotated[DomainTasks | ArithmeticTasks | ListedTasks | files.Tasks, Field(discriminator="format")]
-AnyComparisons = Annotated[
+Compared = (
     StageComparisons
     | files.Pairs
     | files.Rankings
     | files.RankedList
     | files.QaFeedback
     | files.Votes
-    | files.OasstTrees,
-    Field(discriminator="format"),
-]
+    | files.OasstTrees
+)
+AnyComparisons = Annotated[Compared | StoreComparisons, Field(discriminator="format")]
 
-AnyJudged = Annotated[AnyComparisons | Unpaired, Field(discriminator="format")]
+AnyJudged = Annotated[Compared | StoreJudged | Unpaired, Field(discriminator="format")]
 """What direct alignment is trained on: comparisons, or responses that were judged each by itself."""
 
 

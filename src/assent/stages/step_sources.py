@@ -11,6 +11,7 @@ from assent.data.domain import arithmetic
 from assent.pipeline.references import Reference
 from assent.pipeline.run import StageContext
 from assent.records import Demonstration, Document, LabelledSolution, Task, solution_from_json
+from assent.stages.store_sources import StoreSolutions
 
 
 class ArithmeticDocuments(Frozen):
@@ -56,6 +57,6 @@ class StageSolutions(Frozen):
 
 
 AnySolutions = Annotated[
-    StageSolutions | solved.Solutions | solved.PrmBench | solved.Prm800k | solved.GsmSolutions,
+    StageSolutions | StoreSolutions | solved.Solutions | solved.PrmBench | solved.Prm800k | solved.GsmSolutions,
     Field(discriminator="format"),
 ]

@@ -8,6 +8,7 @@ from assent.stages import (
     align,
     compare,
     critique,
+    demonstrate,
     evaluate,
     label_steps,
     pretrain,
@@ -22,8 +23,8 @@ from assent.stages import (
 )
 
 STAGES = (
-    *(pretrain, sft, compare, critique, reward_model, reward_ensemble, reward_average, label_steps, process_reward),
-    *(align, rl, select, evaluate, accept, report),
+    *(pretrain, demonstrate, sft, compare, critique, reward_model, reward_ensemble, reward_average),
+    *(label_steps, process_reward, align, rl, select, evaluate, accept, report),
 )
 
 TABLE: Mapping[str, Stage] = {module.STAGE.kind: module.STAGE for module in STAGES}

@@ -46,7 +46,7 @@ def refuse(what: str, row: Line) -> NoReturn:
 
 
 def ranked(
-    prompt: PromptText, texts: Sequence[str], ranks: Mapping[str, Sequence[int]]
+    prompt: PromptText, texts: Sequence[str], ranks: Mapping[str, Sequence[float]]
 ) -> tuple[PairQuestion | RankingQuestion, PairAnswer | RankingAnswer] | Beyond:
     """K responses with ranks by dimension, 1 being best and equal numbers ties, as a question and its answer.
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, exists, insert, s
 from sqlalchemy.orm import aliased
 
 from assent.errors import DataError
-from assent.feedback.answers import Answer, answer_from_json
-from assent.feedback.questions import Origin, Question, question_from_json
+from assent.feedback.answers import Answer, answer_from_json, answer_to_json
+from assent.feedback.questions import Origin, Question, question_from_json, question_to_json
 from assent.feedback.store import queue
 from assent.feedback.store.tables import EventRow, QuestionRow, SlotRow
 from assent.feedback.store.values import Answered, Shown
@@ -146,15 +146,17 @@ def disguised(question: Question, like: Origin) -> Question:
     return replace(question, origin=replace(question.origin, why=like.why, round=like.round, slice=slice))
 
 
-def followed() -> ColumnElement[bool]:
-    """Whether a later event corrects or takes back this one."""
+def followed(as_of: int | None = None) -> ColumnElement[bool]:
+    """Whether a later event, up to `as_of`, corrects or takes back this one."""
     later = aliased(EVENT)
-    return exists().where(later.c.of == EVENT.c.seq)  # type: ignore[no-any-return]
+    found = exists().where(later.c.of == EVENT.c.seq)
+    return found if as_of is None else found.where(later.c.seq <= as_of)  # type: ignore[no-any-return]
 
 
-def standing() -> Select[Any]:
-    """The answers that stand."""
-    return select(EVENT).where(EVENT.c.what.in_(("answered", "edited")), ~followed())
+def standing(as_of: int | None = None) -> Select[Any]:
+    """The answers that stand, or stood when that event had happened and no later one."""
+    found = select(EVENT).where(EVENT.c.what.in_(("answered", "edited")), ~followed(as_of))
+    return found if as_of is None else found.where(EVENT.c.seq <= as_of)
 
 
 def answered_of(connection: Connection, row: Row[Any]) -> Answered:
@@ -179,6 +181,33 @@ def made(row: Row[Any], gold: str | None) -> Answered:
         by=body.get("by", {}),
         order_known=body.get("order_known", True),
     )
+
+
+def given_elsewhere(
+    question: Question, answer: Answer, order: Sequence[int] | None, seconds: float, by: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The body of an answer that was not given on the page.
+
+    Raises:
+        DataError: it does not fit the question, or the order is none.
+    """
+    question.check(answer)
+    places = list(range(len(question.responses)))
+    if order is not None and sorted(order) != places:
+        raise DataError(
+            "an order names every response once",
+            got=list(order),
+            why="the answer's places are responses",
+            fix=f"give {len(places)} numbers from 0, each once",
+        )
+    return {
+        "answer": json.loads(answer_to_json(answer)),
+        "order": places if order is None else list(order),
+        "order_known": order is not None,
+        "seconds": seconds,
+        "question": json.loads(question_to_json(question)),
+        "by": dict(by),
+    }
 
 
 def refuse_other(done: Row[Any], answer: Answer) -> None:

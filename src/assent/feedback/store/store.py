@@ -4,7 +4,7 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
@@ -240,12 +240,11 @@ class Store:
         seconds: float = 0.0,
         by: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Record an answer that was not given on the page: by a model, or elsewhere. It takes nobody's place in line.
+        """Record an answer from elsewhere than the page, by a model or another tool. It takes nobody's place in line.
 
         Args:
             token: names this answer; given again, it is recorded once.
-            order: for each place of the answer, the index of its response; None where it is not known in which order
-                they were shown, and the answer's places are the indices.
+            order: for each place, the index of its response; None where it is not known, and places are indices.
             by: what is known of whoever answered beyond the name.
 
         Returns:
@@ -260,23 +259,9 @@ class Store:
             if connection.execute(select(EVENT.c.seq).where(EVENT.c.once == f"done/{token}")).first() is not None:
                 return False
             question, batch = rows.known_question(connection, question_id)
-            question.check(answer)
-            places = list(range(len(question.responses)))
-            if order is not None and sorted(order) != places:
-                raise DataError(
-                    "an order names every response once", got=list(order), why="places are responses", fix="mend it"
-                )
+            body = rows.given_elsewhere(question, answer, order, seconds, by or {})
             queue.mark_seen(connection, annotator, question_id)
-            shown = places if order is None else list(order)
-            self._show(connection, annotator, question_id, batch, token, shown)
-            body = {
-                "answer": json.loads(answer_to_json(answer)),
-                "order": shown,
-                "order_known": order is not None,
-                "seconds": seconds,
-                "question": json.loads(question_to_json(question)),
-                "by": dict(by or {}),
-            }
+            self._show(connection, annotator, question_id, batch, token, body["order"])
             self._record(connection, "answered", question_id, batch, token, annotator, body, once=f"done/{token}")
             queue.count(connection, batch, annotator, answers=1, milliseconds=round(seconds * 1000))
             return True
@@ -379,15 +364,22 @@ class Store:
     # -------------------------------------------------------------------------------------------- looking
 
     def answers(
-        self, *, batch: str | None = None, annotator: str | None = None, kind: str | None = None, after: int = 0
+        self,
+        *,
+        batch: str | None = None,
+        annotator: str | None = None,
+        kind: str | None = None,
+        after: int = 0,
+        as_of: int | None = None,
     ) -> Iterator[Answered]:
         """Every answer that stands, in the order given, read a part at a time.
 
         Args:
             kind: of the question, such as `pair`.
             after: only those with a higher `seq`.
+            as_of: `seq` of the last event that counts: the same answers today and in a year, whatever came later.
         """
-        where = rows.standing().join(QUESTION, QUESTION.c.id == EVENT.c.question_id).add_columns(QUESTION.c.gold)
+        where = rows.standing(as_of).join(QUESTION, QUESTION.c.id == EVENT.c.question_id).add_columns(QUESTION.c.gold)
         for column, value in ((EVENT.c.batch, batch), (EVENT.c.annotator, annotator), (QUESTION.c.kind, kind)):
             if value is not None:
                 where = where.where(column == value)
@@ -405,6 +397,11 @@ class Store:
         mine = gold.where(EVENT.c.annotator == annotator).order_by(EVENT.c.seq.desc()).limit(count)
         with self.database.read() as connection:
             return [rows.made(row, row.gold) for row in connection.execute(mine)]
+
+    def last_event(self) -> int:
+        """`seq` of what happened last; 0 where nothing has."""
+        with self.database.read() as connection:
+            return int(connection.execute(select(func.max(EVENT.c.seq))).scalar() or 0)
 
     def progress(self, *, batch: str | None = None, annotator: str | None = None) -> Progress:
         """The counts of a batch, or of all; of an annotator, or of all of them."""
