@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from assent.config import Frozen
 from assent.errors import DataError
 from assent.feedback.into_records import comparisons, demonstrations, judgements, solutions
-from assent.feedback.store import Answered, Store
+from assent.feedback.store import Answered
 from assent.pipeline.run import StageContext
 from assent.records import Comparison, Demonstration, Judgement, LabelledSolution
 from assent.stages.asking import checked_url
@@ -36,6 +36,8 @@ class StoreAnswers(Frozen):
     dimension: str | None = None
 
     def _read(self, context: StageContext, teach: Callable[[Answered], Iterator[R]]) -> list[R]:
+        from assent.feedback.store import Store  # only runs that ask people load a database
+
         store = Store.open(self.store)
         try:
             last = store.last_event()
