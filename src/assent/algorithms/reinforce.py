@@ -54,7 +54,7 @@ class Reinforce:
         if self.to_go:
             earned_BT, _ = returns.gae(rewards_BT, torch.zeros_like(rewards_BT), mask, gamma=1.0, lam=1.0)
         if self.baseline:
-            batch_B = torch.zeros(len(totals_B), dtype=torch.int64)
+            batch_B = torch.zeros(len(totals_B), dtype=torch.int64, device=totals_B.device)
             others_B = totals_B - advantages.leave_one_out(totals_B, batch_B)
             earned_BT = earned_BT - others_B[:, None]
         return experience_of(

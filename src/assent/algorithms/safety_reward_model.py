@@ -40,7 +40,7 @@ class SafetyRewardModel:
         ranking_G, has_pairs_G = per_prompt(batch, reward.bradley_terry(better, worse, margin=batch.margin_P))
         safe_B, labelled_B = batch.safe_B.to(scores.dtype), batch.labelled_B
         per_label_B = torch.where(labelled_B, reward.step_cross_entropy(scores, safe_B), 0.0)
-        group_B = torch.arange(len(batch)).repeat_interleave(batch.counts_G).to(scores.device)
+        group_B = torch.arange(len(batch), device=scores.device).repeat_interleave(batch.counts_G)
         zeros = scores.new_zeros(len(batch))
         labels_G = zeros.index_add(0, group_B, labelled_B.to(scores.dtype))
         labelling_G = zeros.index_add(0, group_B, per_label_B) / labels_G.clamp(min=1)
