@@ -278,6 +278,7 @@ def engine_follows_weights(
     *,
     version: int,
     dtype: torch.dtype,
+    held_in: torch.dtype | None = None,
 ) -> Finding:
     """D4: fingerprints agree; perturb one weight, sync, and the engine must say what the learner now says.
 
@@ -290,8 +291,13 @@ def engine_follows_weights(
         prompts: one or two, as token ids.
         sampling: of the run; its temperature is used.
         version: that the engine stands at.
-        dtype: of the weights; sets the tolerance.
+        dtype: of the products; sets the tolerance.
+        held_in: number type in which the engine holds the weights; None for their own.
     """
+
+    def digest() -> str:
+        return fingerprint({n: w if held_in is None else w.to(held_in) for n, w in weights.items()})
+
     greedy = Sampling(min(CANARY_TOKENS, sampling.max_new_tokens), sampling.stop_token_ids, sampling.temperature, True)
 
     def answer() -> Answer:
@@ -306,7 +312,7 @@ def engine_follows_weights(
         )
 
     engine.sync(weights, version=version)
-    start = fingerprint(weights)
+    start = digest()
     _require(
         engine.fingerprint() == start, "after a sync the engine's fingerprint is not that of the learner's weights"
     )
@@ -321,7 +327,7 @@ def engine_follows_weights(
         with _perturbed(weights[name], seed=place):
             engine.sync(weights, version=version)
             if place == 0:
-                _require_changed(engine.fingerprint(), start, fingerprint(weights), name)
+                _require_changed(engine.fingerprint(), start, digest(), name)
             after = answer()
         gap = _gap(after)
         _require(

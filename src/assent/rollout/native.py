@@ -1,5 +1,6 @@
 """The native engine: continuous batching in this process, with torch alone."""
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +12,7 @@ from assent.rollout import generic
 from assent.rollout.cache import Cache, prefill, step
 from assent.rollout.decoders import Decoder, decoder_of, step_aside, window_of
 from assent.rollout.draw import Draw
+from assent.rollout.recorded import RecordedStep, Recorder, recorder_for
 from assent.rollout.requests import check_requests, positions_of, to_samples, vocabulary_of
 from assent.rollout.slots import Queue, Slots, serve
 from assent.rollout.weights import Weights
@@ -39,20 +41,35 @@ class NativeEngine:
     own forward is then used, with a cache.
 
     Args:
-        model: a Hugging Face causal language model, on its device. It is not copied; its mode is left as found.
+        model: a Hugging Face causal language model, on its device. It is not copied, but for another number type; its
+            mode is left as found.
         slots: sequences in flight at once; each costs one line of cache. On one core, a Llama of 2 x 96 gives 90 % of
             its best rate at 32 slots and all of it from 64, a GPT-2 of 4 x 160 all of it at 32.
+        dtype: number type to sample in, where it is not that of the weights: the engine then holds a copy of them, as
+            of now and of each `sync`.
+        recorder: of decode steps; on a GPU CUDA's own when None.
 
     Raises:
         ContractError: `slots` below 1.
     """
 
-    def __init__(self, model: nn.Module, *, slots: int = 64) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        slots: int = 64,
+        dtype: torch.dtype | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
         if slots < 1:
             raise ContractError("an engine needs slots", got=slots, why="it samples in them", fix="set slots >= 1")
+        if dtype not in (None, next(model.parameters()).dtype):
+            model = copy.deepcopy(model).to(dtype).requires_grad_(False)
         self._model, self._slots = model, slots
         self._weights = Weights(model)
+        self._recorder = recorder or recorder_for(next(model.parameters()).device)
         self._cache: Cache | None = None
+        self._recorded: RecordedStep | None = None
         self._read: Sequence[tuple[Tensor, torch.dtype, torch.device]] = ()
         self._decoder: Decoder | None = None
         self.reason = ""
@@ -65,7 +82,7 @@ class NativeEngine:
             a is b and x == y and c == d for (a, x, c), (b, y, d) in zip(now, self._read, strict=True)
         ):
             return
-        self._read, self._decoder, self._cache, self.reason = now, None, None, ""
+        self._read, self._decoder, self._cache, self._recorded, self.reason = now, None, None, None, ""
         try:
             decoder = decoder_of(self._model)
             compare(decoder, self._model)
@@ -118,7 +135,9 @@ class NativeEngine:
             try:
                 return to_samples(tokens, logprobs, draw.is_stop_V)
             except NonFiniteError:
-                self._cache = None  # nan in a masked place is still nan for the sequence that comes there next
+                self._cache = self._recorded = (
+                    None  # nan in a masked place is still nan for the sequence that comes there next
+                )
                 raise
 
     def _generic(self, requests: Sequence[Request], sampling: Sampling, draw: Draw) -> tuple[Tensor, Tensor]:
@@ -136,10 +155,12 @@ class NativeEngine:
         decoder.reserve(longest)
         rows = min(self._slots, len(requests))
         if self._cache is None or self._cache.slots < rows or self._cache.length < longest:
-            self._cache = None  # frees the old one before the new one is made
+            self._cache = self._recorded = None  # frees the old ones before the new ones are made
             self._cache = Cache.empty(decoder, rows, -(-longest // 32) * 32)
-        slots = Slots(decoder, self._cache, requests, sampling, draw)
-        look_every, chunk = GPU_PACE if decoder.weight.is_cuda else CPU_PACE
+            if self._recorder is not None:
+                self._recorded = RecordedStep(decoder, self._cache, self._recorder)
+        slots = Slots(decoder, self._cache, requests, sampling, draw, self._recorded)
+        look_every, chunk = CPU_PACE if decoder.weight.device.type == "cpu" else GPU_PACE
         serve(slots, Queue(decoder, requests, chunk), look_every=look_every)
         return slots.outputs()
 

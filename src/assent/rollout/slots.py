@@ -1,8 +1,9 @@
 """Continuous batching: slots that requests move through, and the order in which they come."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ from assent.types import Request, Sampling
 
 # Idle slots are refilled, or moved out of the way, once this share of them has ended: below it the copying costs more.
 IDLE_SHARE = 1 / 16
+
+
+Read = Callable[[Tensor, Tensor, int], Tensor]
+"""`cache.step` on one decoder and cache."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +87,19 @@ class Slots:
     """
 
     def __init__(
-        self, decoder: Decoder, cache: Cache, requests: Sequence[Request], sampling: Sampling, draw: Draw
+        self,
+        decoder: Decoder,
+        cache: Cache,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        draw: Draw,
+        read: Read | None = None,
     ) -> None:
         device = decoder.weight.device
         self._decoder, self._cache, self._requests, self._draw = decoder, cache, requests, draw
         self._budget, self._line = sampling.max_new_tokens, sampling.max_new_tokens + 1
         self._minimum = sampling.min_new_tokens
+        self._read = read or partial(step, decoder, cache)
         cells = len(requests) * self._line
         self._uniforms = uniforms([r.seed for r in requests], self._line).to(device).view(-1)
         self.tokens = torch.zeros(cells, dtype=torch.int64, device=device)
@@ -157,7 +169,7 @@ class Slots:
         """One token for every slot in use."""
         last, position, cursor, end, minimum = self._state[:, : self.used].unbind(0)
         going = self._going[: self.used]
-        logits = step(self._decoder, self._cache, last, position, self._seen())
+        logits = self._read(last, position, self._seen())
         too_early = cursor < minimum if self._minimum else None
         tokens, logprobs = self._draw(logits, self._uniforms[cursor], too_early)
         self.tokens[cursor] = tokens

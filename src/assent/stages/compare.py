@@ -16,10 +16,9 @@ from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
 from assent.protocols import State, Stateful
 from assent.records import Comparison, to_json
-from assent.rollout.native import NativeEngine
 from assent.rollout.source import PromptSource
 from assent.stages.ai_annotators import AiAnnotator, AiAsks
-from assent.stages.generation import decoder
+from assent.stages.generation import decoder, engine_of
 from assent.stages.lines import Lines
 from assent.stages.parts import Generation, ModelRef, load_policy, prompt_of
 from assent.stages.people import PeopleAnnotators, PeopleAsks
@@ -156,7 +155,7 @@ def run(spec: CompareSpec, context: StageContext) -> Mapping[str, float]:
     per_step = min(PROMPTS_PER_STEP, len(prompts))
     source = PromptSource(
         prompts,
-        NativeEngine(causal.model, slots=spec.generation.slots),
+        engine_of(causal, slots=spec.generation.slots),
         spec.generation.sampling(stop_ids(causal.tokenizer)),
         prompts_per_step=per_step,
         samples_per_prompt=spec.samples,

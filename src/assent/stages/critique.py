@@ -23,11 +23,10 @@ from assent.protocols import Scorer, State, Stateful
 from assent.records import Demonstration, to_json
 from assent.rewards.asked import Failure
 from assent.rewards.critique import Draft, Revised
-from assent.rollout.native import NativeEngine
 from assent.rollout.source import PromptSource
 from assent.stages.ai_annotators import PrinciplesFile
 from assent.stages.feedback_model import AnyFeedbackModel
-from assent.stages.generation import decoder
+from assent.stages.generation import decoder, engine_of
 from assent.stages.lines import Lines
 from assent.stages.parts import Generation, ModelRef, answerable, load_policy, response_ids
 from assent.stages.scorers import RawScore, named_apart
@@ -152,7 +151,7 @@ def run(spec: CritiqueSpec, context: StageContext) -> Mapping[str, float]:
     per_step = min(PROMPTS_PER_STEP, len(prompts))
     source = PromptSource(
         prompts,
-        NativeEngine(policy.model, slots=spec.generation.slots),
+        engine_of(policy, slots=spec.generation.slots),
         spec.generation.sampling(stop_ids(policy.tokenizer)),
         prompts_per_step=per_step,
         samples_per_prompt=1,

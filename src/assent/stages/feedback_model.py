@@ -21,10 +21,9 @@ from assent.rewards.critique import Critic, Draft, EndpointWriter, Revised, Writ
 from assent.rewards.judge import Asked, Comparer, EndpointChooser, Pair
 from assent.rewards.templates import Question
 from assent.rewards.verdicts import LETTERS, Choice
-from assent.rollout.native import NativeEngine
 from assent.rollout.randomness import derive_seed
 from assent.rollout.source import sample
-from assent.stages.generation import decoder
+from assent.stages.generation import decoder, engine_of
 from assent.stages.parts import Generation, ModelRef, frozen, load_policy, require_room, response_ids
 from assent.stages.scorers.judge import ChatSettings, Template
 from assent.types import Mean, Prompt, Sequences
@@ -194,7 +193,7 @@ class PolicyWriter:
             return []
         require_room(self.causal.model, max(len(p.token_ids) for p in prompts) + self.generation.max_new_tokens)
         rollouts = sample(
-            NativeEngine(self.causal.model, slots=self.generation.slots),
+            engine_of(self.causal, slots=self.generation.slots),
             prompts,
             self.generation.sampling(stop_ids(self.causal.tokenizer)),
             seed=self.seed,

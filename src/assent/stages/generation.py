@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from assent.models.folders import CausalModel
+from assent.models.placement import narrowed
 from assent.models.tokenizer import stop_ids
 from assent.protocols import Engine
 from assent.records import Task
@@ -15,6 +16,12 @@ from assent.types import Prompt, Rollout
 def decoder(causal: CausalModel) -> Callable[[Sequence[int]], str]:
     """Token ids to text without special tokens."""
     return lambda ids: str(causal.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def engine_of(causal: CausalModel, *, slots: int) -> NativeEngine:
+    """An engine that samples in the number type that the model's products run in: from a copy of its weights where that
+    is narrower than theirs, since decoding reads every weight for every token."""
+    return NativeEngine(causal.model, slots=slots, dtype=narrowed(causal.model))
 
 
 def most_probable(
@@ -37,7 +44,7 @@ def sample_responses(
 ) -> list[Rollout]:
     """`samples` responses to each task, a task's samples together, in the order of the tasks."""
     return sample(
-        NativeEngine(causal.model, slots=generation.slots),
+        engine_of(causal, slots=generation.slots),
         [prompt_of(causal, t) for t in tasks],
         generation.sampling(stop_ids(causal.tokenizer), greedy=greedy),
         samples_per_prompt=samples,

@@ -21,11 +21,10 @@ from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
 from assent.protocols import Engine, Scorer, Stateful
 from assent.records import LabelledSolution, Rating, StepLabel, solution_from_json, to_json
-from assent.rollout.native import NativeEngine
 from assent.rollout.randomness import derive_seed
 from assent.rollout.source import PromptSource
 from assent.stages.asking import People, ask, origin_of, write_records
-from assent.stages.generation import decoder
+from assent.stages.generation import decoder, engine_of
 from assent.stages.lines import Lines
 from assent.stages.parts import Generation, ModelRef, load_policy, positions_of, prompt_of
 from assent.stages.scorers import RawScore
@@ -87,7 +86,7 @@ class Completions(Frozen):
             require_same_tokenizer(policy.tokenizer, completer.tokenizer, role="completer")
         return _Completing(
             completer,
-            NativeEngine(completer.model, slots=spec.generation.slots),
+            engine_of(completer, slots=spec.generation.slots),
             spec.generation.sampling(stop_ids(policy.tokenizer)),
             self.checker.scorer(context, policy),
             samples=self.samples,
@@ -288,7 +287,7 @@ def run(spec: LabelStepsSpec, context: StageContext) -> Mapping[str, float]:
     per_step = min(spec.prompts_per_step, len(prompts))
     source = PromptSource(
         prompts,
-        NativeEngine(policy.model, slots=spec.generation.slots),
+        engine_of(policy, slots=spec.generation.slots),
         spec.generation.sampling(stop_ids(policy.tokenizer)),
         prompts_per_step=per_step,
         samples_per_prompt=spec.samples,

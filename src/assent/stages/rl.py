@@ -19,7 +19,7 @@ from assent.protocols import Stateful
 from assent.rollout.native import NativeEngine
 from assent.rollout.source import PromptSource
 from assent.stages.first_batch import Rl, SkipChecks, check_rl
-from assent.stages.generation import decoder, most_probable
+from assent.stages.generation import decoder, engine_of, most_probable
 from assent.stages.online.constraint import ConstraintSpec, build_cost_critic, constrained
 from assent.stages.online.critic import CriticSpec, build_critic, save_critic
 from assent.stages.online.mixture import PretrainingMix, build_mixture
@@ -156,7 +156,7 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
     critics: dict[str, ScalarModel | ValueHead | None] = {"critic": critic, "cost_critic": cost_critic}
     forward = _forward(spec, policy, critic, cost_critic, reference)
     learner = _learner(spec, context, policy, critics, forward)
-    engine = NativeEngine(policy.model, slots=spec.generation.slots)
+    engine = engine_of(policy, slots=spec.generation.slots)
     prompts = answerable(policy, take(spec.tasks, context), spec.longest_prompt, spec.generation, context)
     decode = decoder(policy)
     plain = _prompt_source(spec, context, policy, engine, prompts)

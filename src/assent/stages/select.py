@@ -26,9 +26,8 @@ from assent.models.tokenizer import stop_ids
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.run import StageContext
 from assent.protocols import Stateful
-from assent.rollout.native import NativeEngine
 from assent.rollout.source import PromptSource
-from assent.stages.generation import decoder
+from assent.stages.generation import decoder, engine_of
 from assent.stages.lines import Lines
 from assent.stages.parts import Generation, ModelRef, answerable, load_policy
 from assent.stages.scorers import RawScore, named_apart
@@ -196,7 +195,7 @@ def run(spec: SelectSpec, context: StageContext) -> Mapping[str, float]:
     per_step = min(spec.prompts_per_step, len(prompts))
     source = PromptSource(
         prompts,
-        NativeEngine(causal.model, slots=spec.generation.slots),
+        engine_of(causal, slots=spec.generation.slots),
         spec.generation.sampling(stop_ids(causal.tokenizer)),
         prompts_per_step=per_step,
         samples_per_prompt=spec.samples,

@@ -18,6 +18,7 @@ from assent.doctor.report import Check, Finding
 from assent.doctor.scores import distinct, score_reads_the_end
 from assent.models.folders import CausalModel, ScalarFolder
 from assent.models.forward import ScalarModel
+from assent.models.placement import narrowed
 from assent.models.tokenizer import stop_ids
 from assent.pipeline.run import StageContext
 from assent.protocols import Engine, Scorer
@@ -109,7 +110,14 @@ def check_rl(skip: SkipChecks, context: StageContext, parts: Rl) -> FirstBatch:
         sampling = Sampling(4, stop_ids(parts.policy.tokenizer), temperature)
         prompts = [p.token_ids for p in parts.source.prompts_of(0)[:CANARY_PROMPTS]]
         return engine_follows_weights(
-            parts.engine, learner.weights(), learner.forward.logprobs, prompts, sampling, version=0, dtype=dtype
+            parts.engine,
+            learner.weights(),
+            learner.forward.logprobs,
+            prompts,
+            sampling,
+            version=0,
+            dtype=dtype,
+            held_in=narrowed(parts.policy.model),
         )
 
     def ratio() -> Finding:
