@@ -109,15 +109,9 @@ def check_rl(skip: SkipChecks, context: StageContext, parts: Rl) -> FirstBatch:
         temperature = float(getattr(learner.forward, "temperature", 1.0))
         sampling = Sampling(4, stop_ids(parts.policy.tokenizer), temperature)
         prompts = [p.token_ids for p in parts.source.prompts_of(0)[:CANARY_PROMPTS]]
+        logprobs, held_in = learner.forward.logprobs, narrowed(model)
         return engine_follows_weights(
-            parts.engine,
-            learner.weights(),
-            learner.forward.logprobs,
-            prompts,
-            sampling,
-            version=0,
-            dtype=dtype,
-            held_in=narrowed(parts.policy.model),
+            parts.engine, learner.weights(), logprobs, prompts, sampling, version=0, dtype=dtype, held_in=held_in
         )
 
     def ratio() -> Finding:
