@@ -12,7 +12,7 @@ import torch
 from gate import Gate
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
-LR, ROWS, LONGEST = 1e-4, 16, 128
+LR, STILL, ROWS, LONGEST = 1e-4, 1e-6, 16, 128
 gate = Gate()
 
 
@@ -143,7 +143,7 @@ def grpo(folder, rows, tokenizer):
 
     data = Dataset.from_list([{"prompt": text(tokenizer, r["prompt"])} for r in rows])
     model = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
-    settings = common(folder) | {"per_device_train_batch_size": 32}
+    settings = common(folder) | {"per_device_train_batch_size": 32, "learning_rate": STILL}
     gate.watch(model)
     config = GRPOConfig(
         **settings,
@@ -182,7 +182,7 @@ def ppo(folder, rows, tokenizer):
     value, judge = (
         AutoModelForSequenceClassification.from_pretrained(folder / "reward", num_labels=1, **load) for _ in "ab"
     )
-    settings = common(folder) | {"max_steps": -1}
+    settings = common(folder) | {"max_steps": -1, "learning_rate": STILL}
     config = PPOConfig(
         **settings | {"per_device_train_batch_size": 16},
         gradient_accumulation_steps=4,

@@ -33,7 +33,7 @@ GAIN = 1.05
 """Leave the block where it has at most this many times the distinct tokens: what attention takes out and puts back
 costs some hundredths."""
 
-EVEN, ROWS = 1.25, 8
+EVEN, ROWS = 1.25, 4
 """A group of `ROWS` rows at least is closed where the next is shorter than its longest by the factor `EVEN`."""
 
 
@@ -175,7 +175,7 @@ def attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     _require_plain(settings, assent_layout.longest)
     heads = query.shape[1]
-    query_ND, key_ND, value_ND = (x[0].transpose(0, 1).flatten(1) for x in (query, key, value))
+    query_ND, key_ND, value_ND = (x.squeeze(0).transpose(0, 1).flatten(1) for x in (query, key, value))
     found = []
     for group in assent_layout.groups:
         queries, keys, values = (
@@ -233,7 +233,7 @@ def ragged_states(model: PreTrainedModel, found: Layout) -> Tensor:
             use_cache=False,
             assent_layout=found,
         )
-    states_ND: Tensor = outputs.last_hidden_state[0]
+    states_ND: Tensor = outputs.last_hidden_state.squeeze(0)
     return states_ND
 
 
