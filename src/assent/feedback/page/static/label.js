@@ -157,6 +157,9 @@ function keepDraft() {
   const entered = [...new FormData(form())].filter(([name, value]) => drafted(name) && value);
   try { sessionStorage.setItem(draftKey(), JSON.stringify(entered)); } catch { /* full or forbidden: no drafts */ }
 }
+function dropOthers() { // of questions that were answered: a day's texts would fill what a browser grants
+  for (const key of Object.keys(sessionStorage)) if (key.startsWith("draft ") && key !== draftKey()) sessionStorage.removeItem(key);
+}
 function bringDraft() {
   const entered = JSON.parse(sessionStorage.getItem(draftKey()) || "[]");
   for (const [name, value] of entered) {
@@ -185,7 +188,7 @@ document.addEventListener("htmx:after:swap", begin);
 // ---- a question came ----------------------------------------------------------------------------------------------
 function begin() {
   restart();
-  if (form()) bringDraft();
+  if (form()) { dropOthers(); bringDraft(); }
   drawRanking();
   for (const all of groups().map(chips).filter((c) => c.length)) mark(all.find((c) => !selectOf(c).value) || all[0]);
   const open = (group) => !group.querySelector("input:checked") && !chips(group).some((c) => selectOf(c).value);
