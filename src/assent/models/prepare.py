@@ -25,6 +25,7 @@ from assent.functional.logprobs import (
     token_logprobs,
 )
 from assent.models import ragged
+from assent.models.allocator import keep_memory
 from assent.models.placement import narrowed, running_in
 from assent.models.trunk import backbone_states, embedding_weight, pick, positions
 from assent.types import PackedSequences, Sequences
@@ -216,6 +217,7 @@ def prepare(model: PreTrainedModel) -> None:
     Raises:
         ContractError: see `check_backbone`.
     """
+    keep_memory()
     disable_dropout(model)
     free_padding_row(model)
     fuse_gelu(model)

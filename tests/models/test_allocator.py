@@ -1,0 +1,33 @@
+"""A step's memory is there again for the next: no page is mapped twice."""
+
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys, torch
+from assent.models.allocator import keep_memory
+if sys.argv[1] == "kept":
+    assert keep_memory()
+
+def step():
+    tensors = [torch.ones(2**20) for _ in range(8)]  # 4 MiB each
+    return sum(float(t[0]) for t in tensors)
+
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str) -> int:
+    return int(subprocess.check_output([sys.executable, "-c", FAULTS, how], text=True))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_pages_are_mapped_once():
+    assert faults("kept") < 100 < faults("given back")
