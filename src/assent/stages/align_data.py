@@ -20,13 +20,13 @@ from assent.evals.intervals import Estimate, share_estimate
 from assent.evals.judged import correct
 from assent.models.folders import CausalModel
 from assent.models.formatting import content_mask
+from assent.models.forward import ModelForward
 from assent.models.tokenizer import encode_prompt
 from assent.pipeline.run import StageContext
-from assent.protocols import Forward
 from assent.records import Comparison, Judgement
 from assent.stages.parts import HELD_OUT_SEED, Encoded, encoder, fitting, require_room, response_ids
 from assent.train.batching import micro_batches
-from assent.types import Sequences
+from assent.types import Sequences, moved
 
 LogprobsOf = Callable[[Sequence[Row]], Tensor]
 """What the reference says of responses: `[R]`, summed over included tokens, nats."""
@@ -50,7 +50,7 @@ class Material(Protocol):
         """In the order that these settings ask for."""
         ...
 
-    def accuracy(self, algorithm: Any, forward: Forward, *, token_budget: int) -> Estimate:
+    def accuracy(self, algorithm: Any, forward: ModelForward, *, token_budget: int) -> Estimate:
         """Of the implicit reward, on held-out prompts."""
         ...
 
@@ -83,7 +83,7 @@ class PairMaterial:
 
         return JudgedBatches(units, collate, **order)
 
-    def accuracy(self, algorithm: Any, forward: Forward, *, token_budget: int) -> Estimate:
+    def accuracy(self, algorithm: Any, forward: ModelForward, *, token_budget: int) -> Estimate:
         """Share of the pairs whose preferred response has the higher implicit reward, an equal one half."""
         units = self.held.units
         rewards_R = _rewards(algorithm, forward, rows_of(units), self.held_ref_R, token_budget).tolist()
@@ -133,7 +133,7 @@ class UnpairedMaterial:
 
         return JudgedBatches(units, collate, **order)
 
-    def accuracy(self, algorithm: Any, forward: Forward, *, token_budget: int) -> Estimate:
+    def accuracy(self, algorithm: Any, forward: ModelForward, *, token_budget: int) -> Estimate:
         """Of a desirable response: the share of the undesirable ones that its implicit reward exceeds. Those to the
         same prompt where there are any, all others where there are none; an equal one counts half."""
         units = self.held.units
@@ -164,7 +164,9 @@ class UnpairedMaterial:
         }
 
 
-def _rewards(algorithm: Any, forward: Forward, rows: Sequence[Row], ref_R: Tensor | None, token_budget: int) -> Tensor:
+def _rewards(
+    algorithm: Any, forward: ModelForward, rows: Sequence[Row], ref_R: Tensor | None, token_budget: int
+) -> Tensor:
     """Implicit reward of every row, `[R]`, float64, without gradient."""
     costs = torch.tensor([len(prompt) + len(response.token_ids) for prompt, response in rows], dtype=torch.int64)
     rewards_R = torch.zeros(len(rows), dtype=torch.float64)
@@ -172,7 +174,8 @@ def _rewards(algorithm: Any, forward: Forward, rows: Sequence[Row], ref_R: Tenso
         for some in micro_batches(costs, token_budget) if rows else []:
             sequences = judged.block([rows[i] for i in some.tolist()])
             known = torch.zeros(len(some)) if ref_R is None else ref_R[some]
-            rewards_R[some] = algorithm.implicit_rewards(ReadRows(sequences, known), forward).double()
+            read = moved(ReadRows(sequences, known), forward.device)
+            rewards_R[some] = algorithm.implicit_rewards(read, forward).double().cpu()
     return rewards_R
 
 

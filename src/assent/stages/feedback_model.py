@@ -175,7 +175,8 @@ class PolicyChooser:
 
 
 def _sums(forward: ModelForward, sequences: Sequences) -> tuple[torch.Tensor]:
-    return (torch.where(sequences.mask_BT, forward.logprobs(sequences), 0.0).sum(1),)
+    there = sequences.to(forward.device)
+    return (torch.where(there.mask_BT, forward.logprobs(there), 0.0).sum(1),)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from assent.dist import processes
 from assent.functional.fingerprint import fingerprint
 from assent.models.folders import CausalModel
 from assent.models.forward import ModelForward, in_blocks
+from assent.models.placement import products_of
 from assent.pipeline.run import StageContext
 from assent.stages.reload import POLICY, configuration
 
@@ -75,7 +76,9 @@ def _compute(reference: CausalModel, rows: Sequence[Row], context: StageContext,
 def _key(reference: CausalModel, rows: Sequence[Row], block_tokens: int) -> str:
     model = reference.model
     digest = hashlib.sha256(fingerprint(dict(model.named_parameters())).encode())
-    digest.update(f"{configuration(POLICY, model, reference.tokenizer)} {model.device} {block_tokens}".encode())
+    digest.update(
+        f"{configuration(POLICY, model, reference.tokenizer)} {model.device} {products_of(model)} {block_tokens}".encode()
+    )
     for prompt, response in rows:
         for ids in (prompt, response.token_ids, response.included):
             digest.update(torch.tensor([len(ids), *ids]).numpy().tobytes())
