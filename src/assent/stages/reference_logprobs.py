@@ -76,9 +76,8 @@ def _compute(reference: CausalModel, rows: Sequence[Row], context: StageContext,
 def _key(reference: CausalModel, rows: Sequence[Row], block_tokens: int) -> str:
     model = reference.model
     digest = hashlib.sha256(fingerprint(dict(model.named_parameters())).encode())
-    digest.update(
-        f"{configuration(POLICY, model, reference.tokenizer)} {model.device} {products_of(model)} {block_tokens}".encode()
-    )
+    how = f"{model.device} {products_of(model)} {block_tokens}"
+    digest.update(f"{configuration(POLICY, model, reference.tokenizer)} {how}".encode())
     for prompt, response in rows:
         for ids in (prompt, response.token_ids, response.included):
             digest.update(torch.tensor([len(ids), *ids]).numpy().tobytes())
