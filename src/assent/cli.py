@@ -56,9 +56,12 @@ def run(
         from assent.pipeline.run import run as run_pipeline
 
         where = folder or Path("runs") / loaded.name
-        console = stages.console(tensorboard=tensorboard)
+        console, ranks = stages.console(tensorboard=tensorboard), None
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            ranks = stages.ranks()
+            console = console if ranks.rank == 0 else stages.quiet_console()
         console.say(f"models run on {stages.place_of(loaded.device, loaded.precision)}")
-        made = run_pipeline(loaded, table, where, only=only or None, until=until, console=console)
+        made = run_pipeline(loaded, table, where, only=only or None, until=until, console=console, ranks=ranks)
         for page in [p for artefact in made.values() for p in artefact.folder.glob("*.html")]:
             console.say(f"The report: {page}")
         console.say(f"The run is in {where}; talk to its result with: assent chat {where}")

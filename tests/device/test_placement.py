@@ -1,9 +1,12 @@
 """Where a recipe says that models run, and what of it is part of an artefact."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from assent.errors import ConfigError
+from assent.functional.logprobs import _logits_at_once
 from assent.models.placement import Placement
 from assent.pipeline.recipe import parse_recipe
 from assent.pipeline.run import plan
@@ -91,3 +94,10 @@ def test_the_resolved_recipe_says_both():
     recipe = parse_recipe(RECIPE, TABLE, ["device=cuda:1", "precision=bfloat16"])
     again = parse_recipe(recipe.to_yaml(), TABLE)
     assert (again.device, again.precision) == (recipe.device, recipe.precision) == ("cuda:1", "bfloat16")
+
+
+@pytest.mark.parametrize(("gigabytes", "logits"), [(80, 2**27), (24, 2**24 * 3), (8, 2**24)])
+def test_a_smaller_gpu_holds_fewer_logits_at_once(monkeypatch, gigabytes, logits):
+    memory = SimpleNamespace(total_memory=gigabytes * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
+    assert _logits_at_once.__wrapped__(torch.device("cuda", 0)) == logits

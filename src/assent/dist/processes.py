@@ -15,6 +15,9 @@ class Alone:
 
     rank, world = 0, 1
 
+    def wait(self) -> None:
+        return
+
     def sum_number(self, x: float) -> float:
         return x
 
@@ -33,8 +36,13 @@ class Group:
 
     def __init__(self) -> None:
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            # Numbers and files are settled on the CPU, gradients where the models are.
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        self.sum_number(0.0)
 
     def sum_number(self, x: float) -> float:
         total = torch.tensor(x, dtype=torch.float64)

@@ -4,6 +4,7 @@ Position t of the logits (or of the hidden states) scores position t of the toke
 temperature that the tokens were sampled at, in the policy and in the reference alike.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from assent.functional._precision import as_float
 # Logits alive at once when `chunk` is None: little memory on a CPU, enough work to fill a GPU.
 CHUNK_LOGITS_CPU = 2**22
 CHUNK_LOGITS_GPU = 2**27
+# Of a GPU's whole memory, not of what is free: a chunk, and with it the order of sums, is the same in every run.
+CHUNK_SHARE_GPU = 1 / 128
 SMALLEST_CHUNK = 64
 # cross_entropy answers 0 for its ignore_index (-100 if not told); no token may be ignored here.
 NEVER_A_TOKEN = torch.iinfo(torch.int64).min
@@ -81,8 +84,8 @@ def linear_token_logprobs(
         weight_VD: the language-model head.
         tokens_BT: `[...]` int64, in [0, V).
         temperature: positive.
-        chunk: positions at a time. None takes as many as keep 2^22 logits alive on a CPU (16 MiB in float32) and 2^27
-            on a GPU (512 MiB), but at least 64.
+        chunk: positions at a time. None takes as many as keep 2^22 logits alive on a CPU (16 MiB in float32), and on a
+            GPU a 128th of its memory in float32, at most 2^27 (512 MiB); but at least 64.
         bias_V: of the head, if it has one.
 
     Returns:
@@ -125,8 +128,17 @@ def chunk_of(hidden: Tensor, vocabulary: int) -> int:
 
     Source: our own; see `linear_token_logprobs`.
     """
-    budget = CHUNK_LOGITS_CPU if hidden.device.type == "cpu" else CHUNK_LOGITS_GPU
-    return max(SMALLEST_CHUNK, budget // vocabulary)
+    return max(SMALLEST_CHUNK, _logits_at_once(hidden.device) // vocabulary)
+
+
+@cache
+def _logits_at_once(device: torch.device) -> int:
+    if device.type == "cpu":
+        return CHUNK_LOGITS_CPU
+    if device.type != "cuda":
+        return CHUNK_LOGITS_GPU
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return min(CHUNK_LOGITS_GPU, int(memory * CHUNK_SHARE_GPU) // 4)
 
 
 def _check(scored_BTX: Tensor, tokens_BT: Tensor, temperature: float, *, vocabulary: int) -> None:

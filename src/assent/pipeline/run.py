@@ -38,6 +38,7 @@ from assent.pipeline.artefact import (
     why,
     write_text,
 )
+from assent.pipeline.ranks import Alone, Ranks, follow
 from assent.pipeline.recipe import Recipe, Stage
 from assent.pipeline.references import looks_like_path
 
@@ -115,8 +116,11 @@ class Planned:
 # ------------------------------------------------------------------------------------------------ the plan
 
 
-def plan(recipe: Recipe, folder: Path) -> dict[str, Planned]:
+def plan(recipe: Recipe, folder: Path, *, remember: bool = True) -> dict[str, Planned]:
     """What each stage's artefact will be.
+
+    Args:
+        remember: keep digests of what lies outside, for the next time.
 
     Raises:
         ConfigError: an external path does not exist; all of them are named, before anything runs.
@@ -142,7 +146,7 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Planned]:
             externals={x: _external(x, known) for x in (*recipe.externals[name], *_unmarked(config))},
         )
         planned[name] = Planned(name, identity)
-    if known:
+    if known and remember:
         write_text(folder / ".fingerprints.json", json.dumps(known))
     return planned
 
@@ -224,6 +228,7 @@ def run(
     only: Sequence[str] | None = None,
     until: str | None = None,
     console: Console,
+    ranks: Ranks | None = None,
 ) -> dict[str, Artefact]:
     """Bring a recipe's artefacts into being.
 
@@ -232,6 +237,7 @@ def run(
         folder: of the run; made when absent.
         only: run these stages alone; what they need must exist.
         until: run up to and including this stage.
+        ranks: the processes that do it together; this one alone when None.
 
     Returns:
         the artefact of every stage that is finished now, in the recipe's order.
@@ -244,10 +250,14 @@ def run(
     only = (only,) if isinstance(only, str) else only
     chosen = _chosen(recipe, only, until)
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
-        planned = plan(recipe, folder)
+    ranks = ranks or Alone()
+    with _lock(folder) if ranks.rank == 0 else contextlib.nullcontext():
+        if ranks.rank == 0:
+            plan(recipe, folder)
+            write_text(folder / "resolved.yaml", recipe.to_yaml())
+        ranks.wait()
+        planned = plan(recipe, folder, remember=False)
         before = read_run(folder)
-        write_text(folder / "resolved.yaml", recipe.to_yaml())
         done = {n: load(folder / p.label, verify=False) for n, p in planned.items() if (folder / p.label).exists()}
         whole: set[str] = set()
         for name in chosen:
@@ -259,9 +269,11 @@ def run(
             _say_why(p, before.get(name), folder, console)
             inputs = _inputs(p, done, whole)
             title = f"{name} ({list(planned).index(name) + 1}/{len(planned)})"
-            done[name] = _make(recipe, table, p, inputs, folder, title, console)
+            done[name] = _make(recipe, table, p, inputs, folder, title, console, ranks)
+            if ranks.rank == 0:
+                _write_run(folder, recipe, planned, done)
+        if ranks.rank == 0:
             _write_run(folder, recipe, planned, done)
-        _write_run(folder, recipe, planned, done)
     return {name: done[name] for name in planned if name in done}
 
 
@@ -273,12 +285,11 @@ def _make(
     folder: Path,
     title: str,
     console: Console,
+    ranks: Ranks,
 ) -> Artefact:
-    """Run one stage to its end and seal what it wrote."""
+    """Run one stage to its end and seal what it wrote, or what the first process wrote."""
     work = folder / ".work" / p.label
-    out, state = work / "out", work / "state"
-    out.mkdir(parents=True, exist_ok=True)
-    state.mkdir(exist_ok=True)
+    out, state = follow(work, ranks)
     with console.stage(title, out, folder / "boards" / p.label) as tracker:
         context = StageContext(
             p.name,
@@ -293,10 +304,15 @@ def _make(
             precision=recipe.precision,
         )
         metrics = table[p.identity.kind].run(recipe.stages[p.name], context)
+    ranks.wait()
+    if ranks.rank != 0:
+        ranks.wait()
+        return load(folder / p.label, verify=False)
     _refuse_changed(p)
     more = {**context.environment, **({} if recipe.precision == "float32" else {"precision": recipe.precision})}
     made = seal(out, folder / p.label, name=p.name, identity=p.identity, metrics=metrics, more=more)
     shutil.rmtree(work)
+    ranks.wait()
     return made
 
 

@@ -55,6 +55,11 @@ class RunConsole:
             self.say(line)
 
 
+def quiet_console() -> RunConsole:
+    """One that shows nothing, for the processes beside the first; metrics are kept as ever."""
+    return RunConsole(Console(quiet=True, highlight=False, soft_wrap=True))
+
+
 Show = Callable[[int, int, str], None]
 """Shows (done, total, short line of metrics)."""
 
