@@ -105,7 +105,7 @@ def chromium():
     driver.stop()
 
 
-def clicked_by(browser, store, seed):
+def clicked_by(browser, store, seed, kind=Annotator):
     app = create_app(store, hosts=frozenset({"127.0.0.1"}), pace=Pace(1e6, 1e6))
     with served(app) as address:
         context = browser.new_context()
@@ -114,7 +114,7 @@ def clicked_by(browser, store, seed):
         page.fill("#name", "Ann")
         page.keyboard.press("Enter")
         page.wait_for_selector("#answer")
-        annotator = Annotator(page, random.Random(seed))
+        annotator = kind(page, random.Random(seed))
         annotator.work()
         context.close()
     return annotator
