@@ -197,6 +197,23 @@ def label_invite(
         typer.echo(invite(open_store(store), name, address))
 
 
+@labels.command("judge")
+def label_judge(
+    store: StorePlace,
+    judge: Annotated[str, typer.Argument(metavar="JUDGE", help="A judge as YAML or in a file, as `compare` takes it.")],
+    batch: Annotated[str | None, typer.Option(help="Only the questions of this batch.")] = None,
+) -> None:
+    """Have a model answer the pairs and rankings of a store, beside the people; its prompt and settings are kept."""
+    with _told("Stopped. What was answered is in the store; the same command goes on from here."):
+        from assent.feedback.page.serve import open_store
+        from assent.stages.judge_store import judge_store, read_judge
+
+        done = judge_store(open_store(store), read_judge(judge), batch=batch, say=typer.echo)
+        typer.echo(f"{done.annotator}: {done.answers:,} answers, {done.known:,} were there before")
+        for reason, n in done.left_out.items():
+            typer.echo(f"  left out {n:,}: {reason}")
+
+
 Form = Annotated[
     str,
     typer.Option(

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from assent.algorithms.soft_reward_model import SoftRewardModel
 from assent.data import domain
 from assent.errors import ArtefactError, ConfigError, DataError
 from assent.feedback.answers import (
@@ -248,6 +249,49 @@ def test_a_store_is_read_as_it_stood_at_one_event(folder, tmp_path):
                                           ).records_for(SimpleNamespace(say=print))}  # fmt: skip
     assert kinds == {Comparison, Judgement}
     store.close()
+
+
+@pytest.mark.parametrize("votes", ["share", "dawid_skene", "bradley_terry"])
+def test_soft_labels_from_a_store_and_the_noise_ceiling_on_the_card(folder, tmp_path, votes, monkeypatch):
+    """Three people judge everything, one of them the wrong way round: reliability learns it, a share cannot."""
+    store = Store.open(f"{tmp_path}/s.db", gold_every=0)
+    store.add([PairQuestion(f"q{i}", f"Prompt {i}", (f"good {i}", f"bad {i}")) for i in range(24)], per_question=3)
+    for name in ("ada", "ben", "eve"):
+        while (shown := store.next(name)) is not None:
+            good = shown.order.index(0)
+            store.answer(
+                shown.token, PairAnswer({"overall": Choice(1 - good if name == "eve" else good)}), 1.0, annotator=name
+            )
+    source = f"{{format: store, store: 'sqlite:///{tmp_path}/s.db', as_of: {store.last_event()}}}"
+    text = PEOPLE[: PEOPLE.index("  comparisons:")] + PEOPLE[PEOPLE.index("  reward:") :]
+    text = text.replace("{format: stage, stage: comparisons}", source)
+    text = text.replace("held_out: 0.2", f"held_out: 0.3\n    algorithm: {{name: soft}}\n    votes: {votes}")
+    targets, loss = [], SoftRewardModel.loss
+
+    def noted(self, batch, forward):
+        targets.extend(batch.target_P.tolist())
+        return loss(self, batch, forward)
+
+    monkeypatch.setattr(SoftRewardModel, "loss", noted)
+    made, console = run_tiny(folder, text=text)
+    card = json.loads((made["reward"].folder / "card.json").read_text())
+    # Of three votes two agree: agreement is 1 / 3, below a coin's, and nothing is left that a model could be sure of.
+    assert card["ceiling"]["agreement"]["value"] == pytest.approx(1 / 3)
+    assert card["ceiling"]["accuracy"] == pytest.approx(0.5)
+    assert any("annotators' noise allows" in line for line in console.said)
+    if votes == "share":
+        assert targets == pytest.approx([2 / 3] * len(targets)) and targets
+    else:
+        assert min(targets) > 0.7, "the two who agree are believed more than two in three"
+        (said,) = [line for line in console.said if line.startswith("soft labels believe")]
+        ada, ben, eve = (float(part.split()[-1]) for part in said.removeprefix("soft labels believe ").split(", "))
+        assert ada == ben > 0.7 > 0.4 > eve
+    store.close()
+
+
+def test_votes_that_no_loss_reads_are_refused():
+    with pytest.raises(ConfigError, match="reads no soft labels"):
+        parse_recipe(PEOPLE.replace("held_out: 0.2", "held_out: 0.2\n    votes: dawid_skene"), TABLE)
 
 
 def test_questions_that_nobody_can_answer_are_not_waited_for(folder):

@@ -304,3 +304,9 @@ def test_kill_9_loses_no_acknowledged_answer_and_records_none_twice(url, tmp_pat
     assert set(acknowledged) <= set(kept) and len(set(acknowledged)) == len(acknowledged)
     assert len(kept) == len({a.question.id for a in store.answers()}) == count == store.progress().answered
     store.close()
+
+
+def test_postgresql_without_its_driver_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"pip install 'assent\[postgres\]'"):
+        Store.open("postgresql://ann@host/db")

@@ -17,6 +17,9 @@ from assent.feedback.questions import RatingQuestion, StepsQuestion
 from assent.feedback.store.values import Answered
 from assent.records import Comparison, Demonstration, Judgement, LabelledSolution, Preference, Record
 
+EVEN = 1e-9
+"""A probability nearer to one half than this is a tie."""
+
 
 def records(answered: Answered, dimension: str | None = None) -> list[Record]:
     """Everything that one answer teaches.
@@ -31,18 +34,20 @@ def records(answered: Answered, dimension: str | None = None) -> list[Record]:
 def comparisons(answered: Answered, dimension: str | None = None) -> Iterator[Comparison]:
     """A pair or a ranking as it was answered, ties, degrees and order included; an edit as edited > chosen > rejected.
 
-    `both_bad` is a tie, as far as a comparison can tell.
+    `both_bad` is a tie, as far as a comparison can tell. What a model said has the probabilities that it gave.
 
     Raises:
         DataError: the question has no such dimension.
     """
     answer, k = answered.answer, len(answered.question.responses)
     if isinstance(answer, PairAnswer):
-        pairs = [_choice(answer.choices[_dimension(answered, dimension)], answered.order)]
+        name = _dimension(answered, dimension)
+        pairs = _graded(answered, name) or [_choice(answer.choices[name], answered.order)]
         edited, worse = answer.edited, _of_first(answer, answered.order)
     elif isinstance(answer, RankingAnswer):
-        ranks = _by_response(answer.ranks[_dimension(answered, dimension)], answered.order)
-        pairs = [_ranked(i, j, ranks) for i, j in combinations(range(k), 2)]
+        name = _dimension(answered, dimension)
+        ranks = _by_response(answer.ranks[name], answered.order)
+        pairs = _graded(answered, name) or [_ranked(i, j, ranks) for i, j in combinations(range(k), 2)]
         edited, worse = None, ()
     elif isinstance(answer, EditAnswer):
         pairs, edited, worse = [Preference(0, 1)] if k == 2 else [], answer.text, tuple(range(k))
@@ -71,6 +76,19 @@ def _comparison(answered: Answered, responses: Sequence[str], pairs: Sequence[Pr
         ended=(*origin.ended, *[True] * added) if origin.ended else (),
         unsafe=() if unsafe is None or added else tuple(i in called for i in range(asked)),
     )
+
+
+def _graded(answered: Answered, dimension: str) -> list[Preference]:
+    """The pairs with the probabilities that a model gave; empty where there are none."""
+    said = answered.by.get("probabilities", {}).get(dimension, []) if answered.by_model else []
+    return [_likely(i, j, a) for i, j, a in said]
+
+
+def _likely(i: int, j: int, probability: float) -> Preference:
+    if abs(probability - 0.5) < EVEN:
+        return Preference(i, j, tie=True, probability=0.5)
+    first = probability > 0.5
+    return Preference(*((i, j) if first else (j, i)), probability=probability if first else 1 - probability)
 
 
 def ranks_of(answered: Answered) -> dict[str, tuple[int, ...]]:

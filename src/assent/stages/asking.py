@@ -105,7 +105,7 @@ def origin_of(context: StageContext, people: People, policy: str, **known: objec
 
 
 def ask(people: People, questions: Sequence[Question], context: StageContext) -> tuple[list[Answered], Progress]:
-    """The answers that stand to these questions, gold ones left out.
+    """The answers of people that stand to these questions, gold ones left out.
 
     The same questions asked in the same way are found again in the store, whatever has become of the stage meanwhile:
     their batch is named by their contents. Nobody answers twice because the code, or what is waited for, has changed.
@@ -137,7 +137,7 @@ def ask(people: People, questions: Sequence[Question], context: StageContext) ->
             overlap_annotators=people.overlap_annotators,
         )
         progress = _waited(people, store, batch, context)
-        return [a for a in store.answers(batch=batch) if a.gold is None], progress
+        return [a for a in store.answers(batch=batch) if a.gold is None and not a.by_model], progress
     finally:
         store.close()
 

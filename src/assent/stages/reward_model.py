@@ -28,7 +28,7 @@ class RewardModelSpec(RewardTraining):
 def run(spec: RewardModelSpec, context: StageContext) -> Mapping[str, float]:
     folder = started(spec, context, seed=context.seed)
     start, split = Start.of(folder), Split.read(spec, context, folder)
-    batches = batches_of(spec, split, seed=context.seed)
+    batches = batches_of(spec, split, seed=context.seed, say=context.say)
     context.say(batches.report)
     train(spec, context, folder, batches, tracker=context.tracker, optimization=spec.optimization, checked=True)
     mean, deviation = normalised(folder, split, keeps_zero=spec.algorithm.keeps_zero)

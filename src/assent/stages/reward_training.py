@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -17,8 +17,10 @@ from assent.data.splits import hold_out, record_key
 from assent.data.tokenise import Budget
 from assent.data.votes import pool_votes
 from assent.dist import processes
+from assent.evals.ceiling import NoiseCeiling
 from assent.evals.judged import JudgedPair, ScoredResponse, judged_pairs
 from assent.evals.report_card import ReportCard, report_card
+from assent.feedback.reliability import soften_by_bradley_terry, soften_by_dawid_skene
 from assent.functional.fingerprint import fingerprint
 from assent.loops.offline import offline
 from assent.models.folders import ScalarFolder, save_scalar, scalar_start
@@ -76,6 +78,9 @@ class RewardTraining(ComparisonData):
         batch_size: prompts per optimiser step; 64 in InstructGPT.
         margin: Llama 2's margins by degree: none, small or large.
         algorithm: the loss: `{name: k_wise}`, `soft`, `plackett_luce` or `safety`, with its settings.
+        votes: how several annotators' answers on the same responses become one soft label, for `algorithm: {name:
+            soft}`: `share` counts every vote alike; `dawid_skene` and `bradley_terry` estimate how far each annotator
+            is to be believed (`feedback.reliability`). The card is on the votes themselves.
         train_layers: train the head and this many of the trunk's last layers, the others frozen; 0 trains the head
             alone; None trains everything, as the papers do.
         optimization: how weights are moved.
@@ -87,6 +92,7 @@ class RewardTraining(ComparisonData):
     batch_size: int = Field(64, gt=0)
     margin: MarginTable = "none"
     algorithm: AnyRewardLoss = RewardModel()
+    votes: Literal["share", "dawid_skene", "bradley_terry"] = "share"
     train_layers: int | None = Field(None, ge=0)
     optimization: Optimization
     skip_checks: SkipChecks = ()
@@ -95,6 +101,10 @@ class RewardTraining(ComparisonData):
     def _margin_is_read(self) -> "RewardTraining":
         if self.margin != "none" and not self.algorithm.uses_margin:
             raise ValueError(f"the loss {self.algorithm.name!r} has no margin: leave `margin` out")
+        if self.votes != "share" and not self.algorithm.pools_votes:
+            raise ValueError(
+                f"the loss {self.algorithm.name!r} reads no soft labels: write `algorithm: {{name: soft}}`"
+            )
         return self
 
 
@@ -168,9 +178,29 @@ class Split:
 # ------------------------------------------------------------------------------------------------ training
 
 
-def batches_of(spec: RewardTraining, split: Split, *, seed: int) -> ComparisonBatches:
+def pooled(spec: RewardTraining, comparisons: Sequence[Comparison], say: Callable[[str], None]) -> list[Comparison]:
+    """One comparison for each prompt and list of responses, with soft labels; whom they believe how far is said."""
+    if spec.votes == "share":
+        return pool_votes(comparisons)
+    if spec.votes == "dawid_skene":
+        soft, table = soften_by_dawid_skene(comparisons)
+        believed = table.accuracy()
+    else:
+        soft, strengths = soften_by_bradley_terry(comparisons)
+        believed = strengths.reliability()
+    say("soft labels believe " + ", ".join(f"{name} {share:.2f}" for name, share in sorted(believed.items())))
+    return soft
+
+
+def unheard(text: str) -> None:
+    """Told before."""
+
+
+def batches_of(
+    spec: RewardTraining, split: Split, *, seed: int, say: Callable[[str], None] = unheard
+) -> ComparisonBatches:
     """The comparisons as the loss reads them, in the order of this seed."""
-    training = pool_votes(split.training) if spec.algorithm.pools_votes else split.training
+    training = pooled(spec, split.training, say) if spec.algorithm.pools_votes else split.training
     group = processes.current()
     return ComparisonBatches(
         [ComparisonExample(*split.encode(c), c.preferences, c.unsafe) for c in training],
@@ -292,7 +322,15 @@ def write_card(path: Path, scores: Scores, split: Split, spec: ComparisonData, c
         context.say(f"report card: {dropped:,} held-out pairs of two identical responses left out")
     card = make_card(scores, judged, split, domain_gold if spec.gold else no_gold)
     path.write_text(json.dumps(card.to_json(), indent=1) + "\n", encoding="utf-8")
+    if card.ceiling is not None:
+        context.say(f"report card: {_held_against(card, card.ceiling)}")
     return card
+
+
+def _held_against(card: ReportCard, ceiling: NoiseCeiling) -> str:
+    accuracy = "unknown" if card.accuracy.value is None else f"{card.accuracy.value:.3f}"
+    least = "" if ceiling.at_least is None else f"{ceiling.at_least:.3f} to "
+    return f"accuracy {accuracy}; annotators' noise allows {least}{ceiling.accuracy:.3f} ({ceiling.source})"
 
 
 def make_card(scores: Scores, comparisons: Sequence[Comparison], split: Split, gold: Gold = no_gold) -> ReportCard:

@@ -1,6 +1,6 @@
 """What people said, read from a store as it stood at one event: the same answers whenever the stage is made."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Annotated, Literal, TypeVar
 
@@ -16,6 +16,13 @@ from assent.stages.asking import checked_url
 
 R = TypeVar("R")
 
+KEPT: Mapping[str, Callable[[bool], bool]] = {
+    "people": lambda by_model: not by_model,
+    "models": lambda by_model: by_model,
+    "everyone": lambda by_model: True,
+}
+"""By name, whether an answer counts that a model gave, or did not."""
+
 
 class StoreAnswers(Frozen):
     """Answers of a store: `{format: store, store: sqlite:///feedback.db, as_of: 1200}`.
@@ -27,6 +34,7 @@ class StoreAnswers(Frozen):
             highest there is.
         batches: only the answers to these; all when empty.
         dimension: whose choices are read; a question's first when None.
+        of: whose answers: those of `people`, of `models` that were asked (`assent label judge`), or of `everyone`.
     """
 
     format: Literal["store"]
@@ -34,6 +42,7 @@ class StoreAnswers(Frozen):
     as_of: int = Field(gt=0)
     batches: tuple[str, ...] = ()
     dimension: str | None = None
+    of: Literal["people", "models", "everyone"] = "people"
 
     def _read(self, context: StageContext, teach: Callable[[Answered], Iterator[R]]) -> list[R]:
         from assent.feedback.store import Store  # only runs that ask people load a database
@@ -49,7 +58,7 @@ class StoreAnswers(Frozen):
                     fix=f"write as_of: {last}" if last else "have questions answered first (assent label)",
                 )
             parts = [store.answers(batch=b, as_of=self.as_of) for b in self.batches or (None,)]
-            found = [a for a in chain(*parts) if a.gold is None]
+            found = [a for a in chain(*parts) if a.gold is None and KEPT[self.of](a.by_model)]
         finally:
             store.close()
         records = [record for answered in found for record in teach(answered)]

@@ -1,5 +1,6 @@
 """Connections: SQLite with a write-ahead log, or PostgreSQL by URL; tables migrated when a store is opened."""
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ def url_of(where: str) -> str:
     """The URL of a store: itself, or SQLite's of a path; `postgresql://` speaks through psycopg.
 
     Raises:
-        DataError: it is neither SQLite nor PostgreSQL.
+        DataError: it is neither SQLite nor PostgreSQL, or the driver of the latter is not installed.
     """
     if "://" not in where:
         return f"sqlite:///{Path(where).expanduser()}"
@@ -37,8 +38,19 @@ def url_of(where: str) -> str:
     if url.get_backend_name() == "sqlite":
         return where
     if url.get_backend_name() in ("postgresql", "postgres"):
+        _need_driver()
         return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
     raise _not_a_store(where, url.get_backend_name())
+
+
+def _need_driver() -> None:
+    if importlib.util.find_spec("psycopg") is None:
+        raise DataError(
+            "a store in PostgreSQL needs psycopg, which is not installed",
+            got="no module psycopg",
+            why="it is the driver that speaks to the server; stores in SQLite need none",
+            fix="pip install 'assent[postgres]'",
+        )
 
 
 def _not_a_store(where: str, got: str) -> DataError:

@@ -7,6 +7,9 @@ from typing import Any
 from assent.feedback.answers import Answer
 from assent.feedback.questions import Question
 
+MODEL = "model"
+"""The `kind` in what is known of an annotator that is a model."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -58,6 +61,11 @@ class Answered:
     gold: Answer | None = None
     by: Mapping[str, Any] = field(default_factory=dict)
     order_known: bool = True
+
+    @property
+    def by_model(self) -> bool:
+        """Whether a model answered, not a person."""
+        return self.by.get("kind") == MODEL
 
 
 @dataclass(frozen=True, slots=True)
