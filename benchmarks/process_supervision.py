@@ -34,14 +34,24 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 GENERATION = Generation(max_new_tokens=80)
 BEST_OF = (1, 2, 4, 8, 16)
+FIGURES = ("auc", "accuracy")
+REWARD_STARTS = {"labels": "policy", "process": "model", "outcome": "model"}
+PPO_STARTS = {"ppo_process": "policy", "ppo_outcome": "policy"}
+"""Stages that start from the SFT policy, and the setting that names it."""
 
 Row = dict[str, Any]
 
 
-def run_recipe(recipe: str, folder: Path, seed: int, *overrides: str) -> None:
-    """One run in a process of its own, one thread."""
+def run_recipe(recipe: str, folder: Path, seed: int, sft: Path | None, *, ppo: bool) -> None:
+    """One run in a process of its own, one thread; with `sft`, only what comes after it."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "assent", "run", recipe, f"seed={seed}", *overrides, "--folder", str(folder)]
+    command = [sys.executable, "-m", "assent", "run", recipe, f"seed={seed}", "--folder", str(folder)]
+    if sft is not None:
+        starts = REWARD_STARTS | (PPO_STARTS if ppo else {})
+        command += [f"stages.{stage}.{what}={sft.resolve()}" for stage, what in starts.items()]
+        command += [x for stage in starts for x in ("--only", stage)]
+    elif not ppo:
+        command += ["--until", "outcome"]
     with (folder / "log.txt").open("a") as log:
         env = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=ROOT)
@@ -77,8 +87,8 @@ def measure(folder: Path, seed: int, sft: Path | None, prompts: int, chosen_amon
     some = tasks[:chosen_among]
     rollouts = sample_responses(policy, some, GENERATION, seed=seed + 1, samples=max(BEST_OF))
     shape = (len(some), max(BEST_OF))
-    judges = {"process, product": ("process", "product"), "process, minimum": ("process", "minimum"),
-              "outcome": ("outcome", "last")}  # fmt: skip
+    judges = {f"process, {form}": ("process", form) for form in ("last", "minimum", "product")}
+    judges["outcome, last"] = ("outcome", "last")
     truths = {"answer": answer_of, "steps": steps_of}
     for judge, (stage, form) in judges.items():
         proxy = totals(where[stage], form, policy, rollouts).reshape(shape)
@@ -111,9 +121,10 @@ def table(rows: Sequence[Row]) -> str:
         of = [r["policies"][name] for r in rows]
         cells = [shown([x[k] for x in of]) for k in ("answer", "steps", "lines")]
         lines.append(f"| {name} | {' | '.join(cells)} | {', '.join(format(x['answer'], '.3f') for x in of)} |")
-    arms = [(r["policies"]["ppo_process"], r["policies"]["ppo_outcome"]) for r in rows]
-    gaps = {k: [a[k] - b[k] for a, b in arms] for k in ("answer", "steps")}
-    lines.append(f"| **process - outcome, paired** | {shown(gaps['answer'])} | {shown(gaps['steps'])} | | |")
+    if "ppo_process" in rows[0]["policies"]:
+        arms = [(r["policies"]["ppo_process"], r["policies"]["ppo_outcome"]) for r in rows]
+        gaps = {k: [a[k] - b[k] for a, b in arms] for k in ("answer", "steps")}
+        lines.append(f"| **process - outcome, paired** | {shown(gaps['answer'])} | {shown(gaps['steps'])} | | |")
     lines += [
         "",
         "| best of n of the SFT policy | " + " | ".join(str(n) for n in BEST_OF) + " |",
@@ -122,7 +133,24 @@ def table(rows: Sequence[Row]) -> str:
     for name in rows[0]["best_of"]:
         cells = [shown([r["best_of"][name][str(n)] for r in rows]) for n in BEST_OF]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += gap_rows(rows)
+    lines += ["", "| reward model, held-out prompts | " + " | ".join(FIGURES) + " |", "|---" * (len(FIGURES) + 1) + "|"]
+    for stage in ("process", "outcome"):
+        cells = [shown([r["cards"][stage][k]["value"] for r in rows]) for k in FIGURES]
+        lines.append(f"| {stage} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def gap_rows(rows: Sequence[Row]) -> list[str]:
+    """Process minus outcome on the same samples, every form of the process model, paired by seed."""
+    made = []
+    for truth in ("answer", "steps"):
+        other = f"outcome, last: {truth}"
+        for name in [x for x in rows[0]["best_of"] if x.endswith(truth) and x != other]:
+            pairs = [(r["best_of"][name], r["best_of"][other]) for r in rows]
+            cells = [shown([a[str(n)] - b[str(n)] for a, b in pairs]) for n in BEST_OF]
+            made.append(f"| **{name}, minus outcome** | {' | '.join(cells)} |")
+    return made
 
 
 def main() -> None:
@@ -130,9 +158,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--recipe", default=str(ROOT / "recipes/process_supervision.yaml"))
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "process_supervision")
-    parser.add_argument("--sft", type=Path, help="the start of every seed, where the recipe names it by its folder")
+    parser.add_argument("--sft", type=Path, help="model folder: one SFT policy for every seed")
     parser.add_argument("--prompts", type=int, default=400)
     parser.add_argument("--chosen-among", type=int, default=150, help="prompts of best-of-n")
+    parser.add_argument("--without-ppo", action="store_true", help="reward models and best of n alone")
     parser.add_argument("--measure-only", action="store_true", help="the runs are there")
     parser.add_argument("--out", type=Path, default=RESULTS / "process_supervision")
     options = parser.parse_args()
@@ -141,7 +170,7 @@ def main() -> None:
     for seed in options.seeds:
         folder = options.folder / f"f{seed}"
         if not options.measure_only:
-            run_recipe(options.recipe, folder, seed)
+            run_recipe(options.recipe, folder, seed, options.sft, ppo=not options.without_ppo)
         rows.append(measure(folder, seed, options.sft, options.prompts, options.chosen_among))
         print(table(rows), flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)

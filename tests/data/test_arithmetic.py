@@ -77,10 +77,10 @@ def test_slips_are_as_frequent_as_the_pen_says():
     assert bad / crossing == pytest.approx(0.5, abs=0.06)
 
 
-def test_about_two_thirds_of_the_demonstrations_are_right():
+def test_somewhat_more_than_half_of_the_demonstrations_are_right():
     written = arithmetic.demonstrations(1500, seed=1)
     share = sum(mark(d.prompt, d.response, ended=True).answer_right for d in written) / 1500
-    assert 0.6 < share < 0.75
+    assert 0.5 < share < 0.65
 
 
 def test_splits_share_no_sum_and_are_drawn_alike():

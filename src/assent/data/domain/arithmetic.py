@@ -72,8 +72,9 @@ class Pen:
 
 CAREFUL = Pen(carry=0.01, miss=0.005, skip=0.001, idle=0.01, short=0.0)
 """Who writes the documents that the language is learned from."""
-HURRIED = Pen(carry=0.10, miss=0.02, skip=0.01, idle=0.05, short=0.03)
-"""Who demonstrates: about two thirds of the solutions end right."""
+HURRIED = Pen(carry=0.10, miss=0.02, skip=0.04, idle=0.05, short=0.10)
+"""Who demonstrates: somewhat more than half of the solutions end right, and early stops and omissions are common
+enough for a reward model to learn them."""
 
 
 @dataclass(frozen=True, slots=True)
