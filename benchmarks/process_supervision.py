@@ -35,6 +35,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 GENERATION = Generation(max_new_tokens=80)
 BEST_OF = (1, 2, 4, 8, 16)
 FIGURES = ("auc", "accuracy")
+RANDOM = "a random score of each text"
 REWARD_STARTS = {"labels": "policy", "process": "model", "outcome": "model"}
 PPO_STARTS = {"ppo_process": "policy", "ppo_outcome": "policy"}
 """Stages that start from the SFT policy, and the setting that names it."""
@@ -42,7 +43,7 @@ PPO_STARTS = {"ppo_process": "policy", "ppo_outcome": "policy"}
 Row = dict[str, Any]
 
 
-def run_recipe(recipe: str, folder: Path, seed: int, sft: Path | None, *, ppo: bool) -> None:
+def run_recipe(recipe: str, folder: Path, seed: int, sft: Path | None, *, ppo: bool, epochs: int | None) -> None:
     """One run in a process of its own, one thread; with `sft`, only what comes after it."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "assent", "run", recipe, f"seed={seed}", "--folder", str(folder)]
@@ -52,6 +53,8 @@ def run_recipe(recipe: str, folder: Path, seed: int, sft: Path | None, *, ppo: b
         command += [x for stage in starts for x in ("--only", stage)]
     elif not ppo:
         command += ["--until", "outcome"]
+    if epochs is not None:
+        command += [f"stages.{stage}.epochs={epochs}" for stage in ("process", "outcome")]
     with (folder / "log.txt").open("a") as log:
         env = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=ROOT)
@@ -96,9 +99,25 @@ def measure(folder: Path, seed: int, sft: Path | None, prompts: int, chosen_amon
             gold = np.array([of(r) for r in rollouts]).reshape(shape)
             points = best_of_n_points(proxy, gold, BEST_OF)
             row.setdefault("best_of", {})[f"{judge}: {truth}"] = {str(p.n): p.gold.value for p in points}
+    of = {truth: np.array([mark(r) for r in rollouts]).reshape(shape) for truth, mark in truths.items()}
+    row["best_of"] |= knows_nothing([r.text for r in rollouts], of, seed)
     for stage in ("process", "outcome"):
         row["cards"][stage] = json.loads((where[stage] / "card.json").read_text())
     return row
+
+
+def knows_nothing(texts: Sequence[str], truths: dict[str, np.ndarray], seed: int) -> Row:
+    """Best of n by a random score of each text of a prompt: right solutions are mostly one text, wrong ones many."""
+    rng, made = np.random.default_rng(seed), {}
+    for truth, gold in truths.items():
+        draws = []
+        for _ in range(8):
+            scores: dict[tuple[int, str], float] = {}
+            keys = [(i // gold.shape[1], t) for i, t in enumerate(texts)]
+            proxy = np.array([scores.setdefault(k, float(rng.random())) for k in keys]).reshape(gold.shape)
+            draws.append([x.gold.value for x in best_of_n_points(proxy, gold, BEST_OF)])
+        made[f"{RANDOM}: {truth}"] = {str(n): v for n, v in zip(BEST_OF, np.mean(draws, axis=0).tolist(), strict=True)}
+    return made
 
 
 def shown(values: Sequence[float]) -> str:
@@ -111,8 +130,7 @@ def shown(values: Sequence[float]) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    seeds = " ".join(str(r["seed"]) for r in rows)
-    lines = [f"`python benchmarks/process_supervision.py --seeds {seeds}`; mean and 95 % t interval over seeds.", ""]
+    lines = [f"Seeds {', '.join(str(r['seed']) for r in rows)}; mean and 95 % t interval over seeds.", ""]
     lines += [
         "| policy, sampled at temperature 1 | right answer | every step right | lines | per seed, answer |",
         "|---" * 5 + "|",
@@ -162,15 +180,19 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=400)
     parser.add_argument("--chosen-among", type=int, default=150, help="prompts of best-of-n")
     parser.add_argument("--without-ppo", action="store_true", help="reward models and best of n alone")
+    parser.add_argument("--epochs", type=int, help="of both reward models; the recipe's where it is left out")
+    parser.add_argument("--rows", type=Path, nargs="+", default=[], help="results of seeds to join; nothing is run")
     parser.add_argument("--measure-only", action="store_true", help="the runs are there")
     parser.add_argument("--out", type=Path, default=RESULTS / "process_supervision")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for seed in options.seeds:
+    for path in options.rows:
+        rows += json.loads(path.read_text())
+    for seed in [] if options.rows else options.seeds:
         folder = options.folder / f"f{seed}"
         if not options.measure_only:
-            run_recipe(options.recipe, folder, seed, options.sft, ppo=not options.without_ppo)
+            run_recipe(options.recipe, folder, seed, options.sft, ppo=not options.without_ppo, epochs=options.epochs)
         rows.append(measure(folder, seed, options.sft, options.prompts, options.chosen_among))
         print(table(rows), flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
