@@ -14,6 +14,7 @@ from assent.stages.generation import sample_responses
 from assent.stages.parts import Generation
 from assent.stages.scorers.process import ProcessRewardRef
 from assent.types import Sequences
+from tests.end_to_end import checkers
 from tests.end_to_end.tiny import run_tiny
 
 FAST = """
@@ -128,7 +129,7 @@ stages:
     prompts_per_step: 3
 """
     for name, allowed in (("always", {1.0}), ("never", {0.0}), ("tidy", {0.0, 0.25, 0.5, 0.75, 1.0})):
-        checker = f"{__name__}:{name}"
+        checker = f"{checkers.__name__}:{name}"
         made_here, _ = run_tiny(tmp_path / name, text=text.replace("CHECKER", checker))
         solved = solutions_of(made_here["labels"].folder)
         assert solved and {x for s in solved for x in s.labels} <= allowed
@@ -140,19 +141,6 @@ stages:
         for soft_one, hard_one in zip(solved, solutions_of(hard["labels"].folder), strict=True):
             assert soft_one.steps == hard_one.steps
             assert hard_one.labels == tuple(float(x > 0) for x in soft_one.labels)
-
-
-def always(rollout) -> float:
-    return 1.0
-
-
-def never(rollout) -> float:
-    return 0.0
-
-
-def tidy(rollout) -> float:
-    """Whether it has an even number of characters: a coin that is the same for the same text."""
-    return float(len(rollout.text) % 2 == 0)
 
 
 def test_an_interrupted_stage_goes_on_bit_for_bit(whole, tmp_path, monkeypatch):
