@@ -12,8 +12,8 @@ from assent.errors import DataError
 from assent.records import Rating
 
 G, N, B = Rating.GOOD, Rating.NEUTRAL, Rating.BAD
-CHAIN = Chain(37, (8, -5, 6))
-PROMPT = "Sum: 37+8-5+6\n"
+CHAIN = Chain(3, (4, -5, 6))
+PROMPT = "Sum: 3+4-5+6\n"
 
 
 def of(text, ended=True):
@@ -32,18 +32,19 @@ def test_right_solutions_are_marked_right():
 @pytest.mark.parametrize(
     ("text", "ratings", "answer"),
     [
-        ("37+8=45\n45-5=40\n40+6=46\nAnswer: 46", (G, G, G, G), True),
-        ("37+8=35\n35-5=30\n30+6=36\nAnswer: 36", (B, G, G, G), False),
-        ("37+8=45\n45-5=40\n40+6=47\nAnswer: 46", (G, G, B, B), True),
-        ("37+8=45\n45+0=45\n45-5=40\n40+6=46\nAnswer: 46", (G, N, G, G, G), True),
-        ("37+8=45\n45+0=46\n46-5=41\n41+6=47\nAnswer: 47", (G, B, G, G, G), False),
-        ("37+8=45\n45+6=51\nAnswer: 51", (G, B, G), False),
-        ("37+8=45\n45-5=40\nAnswer: 40", (G, G, B), False),
-        ("37+8=45\n\n45-5=40\n40+6=46\nAnswer: 46", (G, G, G, G), True),
-        ("37+8=45\n44-5=39\n39+6=45\nAnswer: 45", (G, B, G, G), False),
-        ("37+8=45\n45-5=40\n40+6=46", (G, G, B), False),
-        ("37+8=45\n45-5=40\n40+6=46\nAnswer: 46\nAnswer: 46", (G, G, G, G, B), True),
-        ("Answer: 46", (B,), True),
+        ("3+4=7\n7-5=2\n2+6=8\nAnswer: 8", (G, G, G, G), True),
+        ("3+4=8\n8-5=3\n3+6=9\nAnswer: 9", (B, G, G, G), False),
+        ("3+4=7\n7-5=2\n2+6=9\nAnswer: 8", (G, G, B, B), True),
+        ("3+4=7\n7+0=7\n7-5=2\n2+6=8\nAnswer: 8", (G, N, G, G, G), True),
+        ("3+4=7\n7+0=8\n8-5=3\n3+6=9\nAnswer: 9", (G, B, G, G, G), False),
+        ("3+4=7\n7+6=13\nAnswer: 13", (G, B, G), False),
+        ("3+4=7\n7-5=2\nAnswer: 2", (G, G, B), False),
+        ("3+4=7\n\n7-5=2\n2+6=8\nAnswer: 8", (G, G, G, G), True),
+        ("3+4=7\n6-5=1\n1+6=7\nAnswer: 7", (G, B, G, G), False),
+        ("3+4=8\nno\n3+4=7\n7-5=2\n2+6=8\nAnswer: 8", (B, B, B, G, G, G), True),
+        ("3+4=7\n7-5=2\n2+6=8", (G, G, B), False),
+        ("3+4=7\n7-5=2\n2+6=8\nAnswer: 8\nAnswer: 8", (G, G, G, G, B), True),
+        ("Answer: 8", (B,), True),
         ("what?", (B,), False),
         ("", (), False),
     ],
@@ -53,33 +54,56 @@ def test_every_line_is_judged_by_the_line_before_it(text, ratings, answer):
 
 
 def test_a_solution_that_was_cut_off_is_not_right():
-    cut = of("37+8=45\n45-5=40\n40+6=46\nAnswer: 46", ended=False)
+    cut = of("3+4=7\n7-5=2\n2+6=8\nAnswer: 8", ended=False)
     assert cut.ratings == (G, G, G, B) and not cut.answer_right
 
 
 def test_lucky_answers_are_right_and_their_steps_are_not():
-    lucky = of("37+8=46\n46-5=40\n40+6=46\nAnswer: 46")
+    lucky = of("3+4=8\n8-5=2\n2+6=8\nAnswer: 8")
     assert lucky.answer_right and not lucky.all_right
 
 
-def test_slips_are_as_frequent_as_the_pen_says():
-    """A ten is carried or borrowed in a share of the steps that is counted here by other means."""
+def written(pen: Pen, n: int = 1500):
+    """Chains, and what somebody with this pen makes of them."""
     rng = random.Random(0)
-    chains = [arithmetic.draw(rng, "train") for _ in range(1500)]
-    crossing = bad = 0
-    for chain in chains:
-        marked = mark(chain.prompt, write(chain, Pen(carry=0.5, miss=0, skip=0, idle=0, short=0), rng), ended=True)
-        bad += Counter(marked.ratings)[B]
-        value = chain.start
-        for b in chain.operations:
-            crossing += value // 10 != (value + b) // 10
-            value += b
-    assert bad / crossing == pytest.approx(0.5, abs=0.06)
+    chains = [arithmetic.draw(rng, "train") for _ in range(n)]
+    return [(c, write(c, pen, rng)) for c in chains]
+
+
+def test_slips_are_as_frequent_as_the_pen_says():
+    made = written(Pen(miss=0.3, skip=0, early=0, idle=0, short=0))
+    first = [mark(c.prompt, text, ended=True).ratings[0] for c, text in made]
+    assert Counter(first)[B] / len(first) == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize("kind", ["skip", "early", "short"])
+def test_what_is_left_out_makes_a_solution_shorter_and_a_line_of_it_bad(kind):
+    pen = Pen(**{"miss": 0, "skip": 0, "early": 0, "idle": 0, "short": 0} | {kind: 0.2})
+    slipped = 0
+    for chain, text in written(pen, 400):
+        ratings = mark(chain.prompt, text, ended=True).ratings
+        missing = len(chain.operations) + 1 - len(ratings)
+        slipped += missing > 0
+        assert (B in ratings) == (missing > 0)
+    assert 0.1 < slipped / 400 < 0.9
+
+
+def test_who_notices_takes_back_every_slip_and_ends_right():
+    for chain, text in written(Pen(miss=0.2, skip=0.1, early=0.1, idle=0.1, short=0, notices=True), 300):
+        kept: list[str] = []
+        for line in text.split("\n"):
+            if line == arithmetic.TAKEN_BACK:
+                taken_back = mark(chain.prompt, "\n".join(kept), ended=True).ratings
+                assert taken_back[-1] is B, "only a slip is taken back"
+                kept.pop()
+            else:
+                kept.append(line)
+        assert mark(chain.prompt, "\n".join(kept), ended=True).all_right
 
 
 def test_somewhat_more_than_half_of_the_demonstrations_are_right():
-    written = arithmetic.demonstrations(1500, seed=1)
-    share = sum(mark(d.prompt, d.response, ended=True).answer_right for d in written) / 1500
+    made = arithmetic.demonstrations(1500, seed=1)
+    share = sum(mark(d.prompt, d.response, ended=True).answer_right for d in made) / 1500
     assert 0.5 < share < 0.65
 
 
@@ -89,7 +113,7 @@ def test_splits_share_no_sum_and_are_drawn_alike():
     shown = {d.prompt for d in arithmetic.demonstrations(800, seed=5)}
     read = {d.text.partition("\n")[0] + "\n" for d in arithmetic.documents(2000, seed=6)}
     assert not held & (train | shown | read) and len(train) == len(held) == 800
-    assert {t.kind for t in arithmetic.tasks(300, seed=0)} == {f"{n} operations" for n in range(3, 7)}
+    assert {t.kind for t in arithmetic.tasks(300, seed=0)} == {f"{n} operations" for n in range(5, 9)}
 
 
 def test_everything_follows_from_the_seed():

@@ -1,5 +1,5 @@
-"""Checkers for tests. A worker process imports the module that its function stands in: this one imports nothing, so that a
-worker is ready soon; a test module would load transformers and every stage once for each worker."""
+"""Checkers for tests, in a module that imports nothing: a worker process imports the module of its function, and a test
+module would load transformers and every stage once for each worker."""
 
 
 def always(rollout) -> float:

@@ -2,15 +2,22 @@
 
 The frame, one step a line; the response starts where the prompt ends::
 
-    Sum: 37+8-5+6
-    37+8=45
-    45-5=40
-    40+6=46
-    Answer: 46
+    Sum: 3+4-5+6
+    3+4=7
+    7-5=2
+    2+6=8
+    Answer: 8
 
-People who demonstrate forget carries, miss by one, skip an operation or stop early, and write an idle line (`45+0=45`)
-now and then, as a hurried pupil does. So a policy that imitates them slips as often as they do, though it has seen
-the right sum far more often than any wrong one.
+Every value is a digit, so that a small model learns to add in a minute and what is hard is to get a long chain right.
+People who demonstrate miss by one, leave an operation out, answer or stop too early, and write an idle line (`7+0=7`)
+now and then, as a hurried pupil does; a policy that imitates them slips as often as they do. The documents that the
+language is learned from are by careful people, who notice when they slip and take it back before they go on::
+
+    3+4=8
+    no
+    3+4=7
+
+So a model that has read them has met wrong lines and what a wrong line is, as one that has read the web has.
 """
 
 import hashlib
@@ -22,13 +29,15 @@ from dataclasses import dataclass
 from assent.errors import DataError
 from assent.records import Demonstration, Document, PromptText, Rating, Task
 
-LOW, HIGH = 10, 99
-"""Every value of a chain lies between these, so that two digits are enough."""
+LOW, HIGH = 0, 9
+"""Every value of a chain lies between these, so that one digit is enough."""
 HELD_OUT_SHARE = 4
 """One chain in this many belongs to the held-out split."""
-OPERATIONS = (3, 6)
+OPERATIONS = (5, 8)
 """Fewest and most operations of a chain."""
 SPLITS = ("train", "held_out")
+TAKEN_BACK = "no"
+"""The line by which the one before it is taken back."""
 
 _PROMPT = re.compile(r"Sum: (\d+)((?:[+-]\d)+)\n")
 _LINE = re.compile(r"(\d+)([+-])(\d)=(\d+)")
@@ -56,25 +65,26 @@ class Pen:
     """How often somebody slips, per step or per solution.
 
     Args:
-        carry: forgets the ten, where there is one to carry or to borrow.
         miss: is out by one.
-        skip: leaves an operation out.
+        skip: leaves an operation out and does the next one.
+        early: answers though operations are left.
         idle: writes a line that adds nothing.
         short: stops before the answer; per solution.
+        notices: whether the first three are noticed and taken back.
     """
 
-    carry: float
     miss: float
     skip: float
+    early: float
     idle: float
     short: float
+    notices: bool = False
 
 
-CAREFUL = Pen(carry=0.01, miss=0.005, skip=0.001, idle=0.01, short=0.0)
+CAREFUL = Pen(miss=0.04, skip=0.01, early=0.01, idle=0.01, short=0.0, notices=True)
 """Who writes the documents that the language is learned from."""
-HURRIED = Pen(carry=0.10, miss=0.02, skip=0.04, idle=0.05, short=0.10)
-"""Who demonstrates: somewhat more than half of the solutions end right, and early stops and omissions are common
-enough for a reward model to learn them."""
+HURRIED = Pen(miss=0.07, skip=0.01, early=0.005, idle=0.03, short=0.02)
+"""Who demonstrates: somewhat more than half of the solutions end right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +93,7 @@ class Marked:
 
     Args:
         ratings: of each line: good, neutral (true, but no progress) or bad (does not follow from the line before, is
-            not the operation that is due, is unreadable, or ends the solution too early).
+            not the operation that is due, is unreadable, takes something back, or ends the solution too early).
         answer_right: the answer line is there and states the true sum.
     """
 
@@ -204,24 +214,28 @@ def split_of(chain: Chain) -> str:
 
 def write(chain: Chain, pen: Pen, rng: random.Random) -> str:
     """A solution as somebody with this pen writes it."""
-    value, lines = chain.start, []
-    for b in chain.operations:
+    value, due, lines = chain.start, chain.operations, []
+    while due:
         if rng.random() < pen.idle:
             lines.append(f"{value}+0={value}")
-        if rng.random() < pen.skip:
-            continue
-        after = _slip(value, b, pen, rng)
-        lines.append(f"{value}{b:+d}={after}")
-        value = after
-    lines.append(f"Answer: {value}")
-    if rng.random() < pen.short:
+        written = _step(value, due[0])
+        slip = _slip(value, due, pen, rng)
+        if slip is not None and pen.notices:
+            lines += [slip.line, TAKEN_BACK]
+        elif slip is not None:
+            written = slip
+        lines.append(written.line)
+        value, due = written.value, due[written.done :]
+    if not lines[-1].startswith("Answer"):
+        lines.append(f"Answer: {value}")
+    if len(lines) > 1 and rng.random() < pen.short:
         lines = lines[: rng.randrange(1, len(lines))]
     return "\n".join(lines)
 
 
 def right(chain: Chain) -> str:
     """The solution without a slip; for tests and reports, never for training."""
-    return write(chain, Pen(0.0, 0.0, 0.0, 0.0, 0.0), random.Random(0))
+    return write(chain, Pen(miss=0, skip=0, early=0, idle=0, short=0), random.Random(0))
 
 
 def _operations(value: int, count: int, rng: random.Random) -> Iterator[int]:
@@ -231,12 +245,31 @@ def _operations(value: int, count: int, rng: random.Random) -> Iterator[int]:
         yield b
 
 
-def _slip(value: int, b: int, pen: Pen, rng: random.Random) -> int:
-    """What is written for value + b; never negative, so that every line can be read."""
-    after = value + b
-    if after // 10 != value // 10 and rng.random() < pen.carry:
-        return abs(after - 10 if b > 0 else after + 10)
-    return abs(after + rng.choice((-1, 1))) if rng.random() < pen.miss else after
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A line, the value it leads to, and how many operations are then no longer due."""
+
+    line: str
+    value: int
+    done: int
+
+
+def _step(value: int, b: int, wrong: int = 0, done: int = 1) -> _Step:
+    """value + b, out by `wrong`; never negative, so that every line can be read."""
+    after = abs(value + b + wrong)
+    return _Step(f"{value}{b:+d}={after}", after, done)
+
+
+def _slip(value: int, due: tuple[int, ...], pen: Pen, rng: random.Random) -> _Step | None:
+    """What is written instead of the step that is due; None: that step."""
+    draw = rng.random()
+    if draw < pen.miss:
+        return _step(value, due[0], wrong=rng.choice((-1, 1)))
+    if draw < pen.miss + pen.skip and len(due) > 1 and due[1] != due[0]:
+        return _step(value, due[1], done=2)
+    if pen.miss + pen.skip <= draw < pen.miss + pen.skip + pen.early:
+        return _Step(f"Answer: {value}", value, len(due))
+    return None
 
 
 def _read(found: re.Match[str]) -> tuple[int, int, int]:
