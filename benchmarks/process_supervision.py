@@ -2,17 +2,20 @@
 
     python benchmarks/process_supervision.py --seeds 0 1 2
 
-Runs `recipes/process_supervision.yaml` for every seed, then samples held-out sums from each policy and marks them by
-program: the final answer, and every step. Best of n: samples of the SFT policy, chosen by either reward model. Prints a
-table with 95 % t intervals over seeds and writes `benchmarks/results/process_supervision.{md,json}`.
+Runs `recipes/process_supervision.yaml` for every seed, and its two reward models again on fewer and on more labelled
+solutions. Then samples held-out sums from each policy and marks them by program: the final answer, and every step. The
+reward models judge the same samples of the SFT policy: area under the curve, first error, best of n, weighted votes.
+Prints tables with 95 % t intervals over seeds and writes `benchmarks/results/process_supervision.{md,json}`.
 """
 
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,100 +27,195 @@ from assent.data.domain import arithmetic
 from assent.evals.intervals import mean_interval
 from assent.evals.overoptimisation import best_of_n_points
 from assent.models.folders import CausalModel, load_causal
+from assent.records import Rating
 from assent.stages.generation import sample_responses
 from assent.stages.parts import MODEL, Generation
-from assent.stages.scorers.arithmetic import answer_of, steps_of
+from assent.stages.scorers.arithmetic import marked
 from assent.stages.scorers.process import ProcessRewardRef
 from assent.types import Rollout
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-GENERATION = Generation(max_new_tokens=80)
+GENERATION = Generation(max_new_tokens=96)
 BEST_OF = (1, 2, 4, 8, 16)
-FIGURES = ("auc", "accuracy")
+TRUTHS = {"answer": "right answer", "steps": "every step right"}
 RANDOM = "a random score of each text"
-REWARD_STARTS = {"labels": "policy", "process": "model", "outcome": "model"}
-PPO_STARTS = {"ppo_process": "policy", "ppo_outcome": "policy"}
-"""Stages that start from the SFT policy, and the setting that names it."""
+READ_BY: dict[str, dict[str, Callable[[np.ndarray], float]]] = {
+    "process": {
+        "minimum": lambda p: float(p.min()),
+        "product": lambda p: float(np.log(np.clip(p, 1e-12, 1)).sum()),
+    },
+    "outcome": {"last": lambda p: float(p[-1])},
+}
+"""How the probabilities of the steps become one score of a solution."""
 
 Row = dict[str, Any]
 
 
-def run_recipe(recipe: str, folder: Path, seed: int, sft: Path | None, *, ppo: bool, epochs: int | None) -> None:
-    """One run in a process of its own, one thread; with `sft`, only what comes after it."""
+def run_recipe(recipe: str, folder: Path, seed: int, settings: Sequence[str]) -> dict[str, Path]:
+    """One run in a process of its own, one thread; where its stages ended up."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "assent", "run", recipe, f"seed={seed}", "--folder", str(folder)]
-    if sft is not None:
-        starts = REWARD_STARTS | (PPO_STARTS if ppo else {})
-        command += [f"stages.{stage}.{what}={sft.resolve()}" for stage, what in starts.items()]
-        command += [x for stage in starts for x in ("--only", stage)]
-    elif not ppo:
-        command += ["--until", "outcome"]
-    if epochs is not None:
-        command += [f"stages.{stage}.epochs={epochs}" for stage in ("process", "outcome")]
+    command = [sys.executable, "-m", "assent", "run", recipe, f"seed={seed}", "--folder", str(folder), *settings]
     with (folder / "log.txt").open("a") as log:
         env = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=ROOT)
+    return stages_of(folder)
 
 
-def marks(rollouts: Sequence[Rollout]) -> Row:
-    return {
-        "answer": float(np.mean([answer_of(r) for r in rollouts])),
-        "steps": float(np.mean([steps_of(r) for r in rollouts])),
-        "tokens": float(np.mean([len(r.token_ids) for r in rollouts])),
-        "lines": float(np.mean([len([x for x in r.text.split(chr(10)) if x.strip()]) for r in rollouts])),
-    }
+def stages_of(folder: Path) -> dict[str, Path]:
+    return {name: folder / place for name, place in json.loads((folder / "run.json").read_text())["stages"].items()}
 
 
-def totals(name: Path, form: Any, policy: CausalModel, rollouts: Sequence[Rollout]) -> np.ndarray:
+def run_seed(options: argparse.Namespace, seed: int) -> tuple[dict[str, Path], dict[int, dict[str, Path]]]:
+    """The recipe, and its reward models on other numbers of labelled solutions, from the same models and sums."""
+    folder = options.folder / f"seed{seed}"
+    whole = run_recipe(options.recipe, folder, seed, ["--until", "outcome"] if options.without_ppo else [])
+    sizes = {}
+    for count in options.solutions:
+        settings = [f"stages.labels.tasks.count={count}", f"stages.labels.policy={(whole['sft'] / MODEL).resolve()}"]
+        for stage in ("process", "outcome"):
+            settings.append(f"stages.{stage}.model={(whole['base'] / MODEL).resolve()}")
+        for stage in ("labels", "process", "outcome"):
+            settings += ["--only", stage]
+        sizes[count] = run_recipe(options.recipe, folder / f"of{count}", seed, settings)
+    return whole, sizes
+
+
+# ---------------------------------------------------------------------------------------------- what is measured
+
+
+class Judged:
+    """Solutions with their true marks, in groups of `samples` of one sum."""
+
+    def __init__(self, rollouts: Sequence[Rollout], samples: int) -> None:
+        self.rollouts, self.samples = rollouts, samples
+        self.marks = [marked(r) for r in rollouts]
+        self.gold = {
+            "answer": self.grouped([m.answer_right for m in self.marks]),
+            "steps": self.grouped([m.all_right for m in self.marks]),
+        }
+        self.first_errors = [next((i for i, x in enumerate(m.ratings) if x is Rating.BAD), None) for m in self.marks]
+
+    def grouped(self, values: Sequence[Any]) -> np.ndarray:
+        return np.array(values, dtype=np.float64).reshape(-1, self.samples)
+
+    def card(self, kind: str, probabilities: Sequence[np.ndarray]) -> Row:
+        """How well a reward model knows these solutions."""
+        card: Row = {}
+        for form, score_of in READ_BY[kind].items():
+            scores = self.grouped([score_of(p) for p in probabilities])
+            card[form] = {
+                "auc": {t: area(scores.ravel(), gold.ravel()) for t, gold in self.gold.items()},
+                "within": {t: within(scores, gold) for t, gold in self.gold.items()},
+                "best_of": {t: self.best_of(scores, t) for t in TRUTHS},
+                "vote": self.vote(np.exp(scores) if form == "product" else scores),
+            }
+        wrong = [(p, f) for p, f in zip(probabilities, self.first_errors, strict=True) if f is not None]
+        called = [next((i for i, x in enumerate(p) if x < 0.5), None) for p, _ in wrong]
+        card["first_error"] = float(np.mean([c == f for c, (_, f) in zip(called, wrong, strict=True)]))
+        if kind == "process":
+            card["step_auc"] = self.step_area(probabilities)
+        return card
+
+    def step_area(self, probabilities: Sequence[np.ndarray]) -> float:
+        """Area under the curve of "is this line right", lines up to the first error."""
+        upto = [len(m.ratings) if f is None else f + 1 for m, f in zip(self.marks, self.first_errors, strict=True)]
+        said = np.concatenate([p[:n] for p, n in zip(probabilities, upto, strict=True)])
+        true = [x is not Rating.BAD for m, n in zip(self.marks, upto, strict=True) for x in m.ratings[:n]]
+        return area(said, np.array(true, dtype=np.float64))
+
+    def best_of(self, scores: np.ndarray, truth: str) -> dict[str, float]:
+        points = best_of_n_points(scores, self.gold[truth], BEST_OF)
+        return {str(p.n): float(p.gold.value) for p in points if p.gold.value is not None}
+
+    def vote(self, weights: np.ndarray) -> float:
+        """Share of the sums whose heaviest answer among all samples is right."""
+        right = []
+        for row, weight in enumerate(weights):
+            votes: Counter[str] = Counter()
+            group = self.rollouts[row * self.samples : (row + 1) * self.samples]
+            for rollout, w in zip(group, weight, strict=True):
+                for answer in re.findall(r"Answer: (\d+)", rollout.text)[:1]:
+                    votes[answer] += float(w)
+            true = str(arithmetic.read_prompt(group[0].prompt.source).answer)
+            right.append(bool(votes) and votes.most_common(1)[0][0] == true)
+        return float(np.mean(right))
+
+    def by_chance(self, seed: int, draws: int = 8) -> Row:
+        """Best of n by a random score of each text of a sum: right solutions are few texts, wrong ones many."""
+        rng, made = np.random.default_rng(seed), []
+        for _ in range(draws):
+            scores: dict[tuple[int, str], float] = {}
+            keys = [(i // self.samples, r.text) for i, r in enumerate(self.rollouts)]
+            drawn = self.grouped([scores.setdefault(k, float(rng.random())) for k in keys])
+            made.append({t: self.best_of(drawn, t) for t in TRUTHS})
+        return {t: {n: float(np.mean([m[t][n] for m in made])) for n in made[0][t]} for t in TRUTHS}
+
+    def distinct_texts(self) -> dict[str, float]:
+        """Mean number of distinct texts of a sum."""
+        groups = range(len(self.rollouts) // self.samples)
+        kinds = {"right": 1.0, "wrong": 0.0}
+        return {
+            name: float(
+                np.mean(
+                    [
+                        len({self.rollouts[g * self.samples + j].text for j in np.flatnonzero(gold[g] == value)})
+                        for g in groups
+                    ]
+                )
+            )
+            for gold in [self.gold["answer"]]
+            for name, value in kinds.items()
+        }
+
+
+def area(scores: np.ndarray, good: np.ndarray) -> float:
+    """Chance that a good one has the higher score, ties half."""
+    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(count) - (count - 1) / 2)[place]
+    n = good.sum()
+    return float((ranks[good > 0].sum() - n * (n + 1) / 2) / (n * (len(good) - n)))
+
+
+def within(scores: np.ndarray, good: np.ndarray) -> float:
+    """`area` among the samples of one sum, mean over the sums that have both kinds."""
+    return float(np.mean([area(s, g) for s, g in zip(scores, good, strict=True) if 0 < g.sum() < len(g)]))
+
+
+def probabilities(name: Path, policy: CausalModel, rollouts: Sequence[Rollout]) -> list[np.ndarray]:
+    """What a reward model gives each step."""
     context: Any = SimpleNamespace(inputs={}, say=print)
-    scorer = ProcessRewardRef(process_reward=str(name / MODEL), form=form).scorer(context, policy)
-    return np.array([sum(e.value for e in events) for events in scorer.score(rollouts)])
+    scorer = ProcessRewardRef(process_reward=str(name / MODEL), form="raw").scorer(context, policy)
+    return [np.array([e.value for e in events]) for events in scorer.score(rollouts)]
 
 
-def measure(folder: Path, seed: int, sft: Path | None, prompts: int, chosen_among: int) -> Row:
-    """Everything the table needs of one seed that has been run."""
-    stages = json.loads((folder / "run.json").read_text())["stages"]
-    where = {name: folder / place for name, place in stages.items()}
-    start = sft or where["sft"] / MODEL
-    tasks = arithmetic.tasks(prompts, seed=10_000 + seed, split="held_out")
-    row: Row = {"seed": seed, "policies": {}, "cards": {}}
-    policies = {"sft": start, **{n: p / MODEL for n, p in where.items() if n.startswith("ppo")}}
-    for name, path in policies.items():
-        rollouts = sample_responses(load_causal(path), tasks, GENERATION, seed=seed)
-        row["policies"][name] = marks(rollouts)
-    policy = load_causal(start)
-    some = tasks[:chosen_among]
-    rollouts = sample_responses(policy, some, GENERATION, seed=seed + 1, samples=max(BEST_OF))
-    shape = (len(some), max(BEST_OF))
-    judges = {f"process, {form}": ("process", form) for form in ("last", "minimum", "product")}
-    judges["outcome, last"] = ("outcome", "last")
-    truths = {"answer": answer_of, "steps": steps_of}
-    for judge, (stage, form) in judges.items():
-        proxy = totals(where[stage], form, policy, rollouts).reshape(shape)
-        for truth, of in truths.items():
-            gold = np.array([of(r) for r in rollouts]).reshape(shape)
-            points = best_of_n_points(proxy, gold, BEST_OF)
-            row.setdefault("best_of", {})[f"{judge}: {truth}"] = {str(p.n): p.gold.value for p in points}
-    of = {truth: np.array([mark(r) for r in rollouts]).reshape(shape) for truth, mark in truths.items()}
-    row["best_of"] |= knows_nothing([r.text for r in rollouts], of, seed)
-    for stage in ("process", "outcome"):
-        row["cards"][stage] = json.loads((where[stage] / "card.json").read_text())
+def measure(options: argparse.Namespace, seed: int, whole: dict[str, Path], sizes: dict[int, dict[str, Path]]) -> Row:
+    """Everything the tables need of one seed that has been run."""
+    tasks = arithmetic.tasks(options.prompts, seed=10_000 + seed, split="held_out")
+    row: Row = {"seed": seed, "policies": {}, "models": {}}
+    for name, place in whole.items():
+        if name == "sft" or name.startswith("ppo"):
+            rollouts = sample_responses(load_causal(place / MODEL), tasks, GENERATION, seed=seed)
+            judged = Judged(rollouts, 1)
+            row["policies"][name] = {t: float(gold.mean()) for t, gold in judged.gold.items()}
+            row["policies"][name]["lines"] = float(np.mean([len(m.ratings) for m in judged.marks]))
+    policy = load_causal(whole["sft"] / MODEL)
+    samples = max(BEST_OF)
+    some = tasks[: options.chosen_among]
+    judged = Judged(sample_responses(policy, some, GENERATION, seed=seed + 1, samples=samples), samples)
+    row["chance"] = judged.by_chance(seed)
+    row["texts"] = judged.distinct_texts()
+    row["majority"] = judged.vote(np.ones((len(some), samples)))
+    counted = len((whole["labels"] / "solutions.jsonl").read_text().splitlines())
+    row["recipe_solutions"] = counted
+    for count, places in sorted((sizes | {counted: whole}).items()):
+        row["models"][str(count)] = {
+            kind: judged.card(kind, probabilities(places[kind], policy, judged.rollouts)) for kind in READ_BY
+        }
     return row
 
 
-def knows_nothing(texts: Sequence[str], truths: dict[str, np.ndarray], seed: int) -> Row:
-    """Best of n by a random score of each text of a prompt: right solutions are mostly one text, wrong ones many."""
-    rng, made = np.random.default_rng(seed), {}
-    for truth, gold in truths.items():
-        draws = []
-        for _ in range(8):
-            scores: dict[tuple[int, str], float] = {}
-            keys = [(i // gold.shape[1], t) for i, t in enumerate(texts)]
-            proxy = np.array([scores.setdefault(k, float(rng.random())) for k in keys]).reshape(gold.shape)
-            draws.append([x.gold.value for x in best_of_n_points(proxy, gold, BEST_OF)])
-        made[f"{RANDOM}: {truth}"] = {str(n): v for n, v in zip(BEST_OF, np.mean(draws, axis=0).tolist(), strict=True)}
-    return made
+# --------------------------------------------------------------------------------------------------- tables
 
 
 def shown(values: Sequence[float]) -> str:
@@ -129,46 +227,76 @@ def shown(values: Sequence[float]) -> str:
     return f"{e.value:.3f} [{e.interval.low:.3f}, {e.interval.high:.3f}]"
 
 
-def table(rows: Sequence[Row]) -> str:
-    lines = [f"Seeds {', '.join(str(r['seed']) for r in rows)}; mean and 95 % t interval over seeds.", ""]
-    lines += [
-        "| policy, sampled at temperature 1 | right answer | every step right | lines | per seed, answer |",
-        "|---" * 5 + "|",
-    ]
+def cells(name: str, columns: Sequence[Sequence[float]]) -> str:
+    return f"| {name} | {' | '.join(shown(c) for c in columns)} |"
+
+
+def heading(*names: object) -> list[str]:
+    return ["", f"| {' | '.join(str(n) for n in names)} |", "|---" * len(names) + "|"]
+
+
+def forms_of(rows: Sequence[Row], count: str) -> dict[str, list[Row]]:
+    """Every way to read either model, over seeds."""
+    return {
+        f"{kind}, {form}": [r["models"][count][kind][form] for r in rows]
+        for kind, forms in READ_BY.items()
+        for form in forms
+    }
+
+
+def knowledge(rows: Sequence[Row]) -> list[str]:
+    """What either model knows, by the number of labelled solutions."""
+    lines = heading("labelled solutions", "process", "outcome", "process - outcome")
+    for count in rows[0]["models"]:
+        read = forms_of(rows, count)
+        for title, of in (
+            ("area, right answer", lambda x: x["auc"]["answer"]),
+            ("the same among samples of one sum", lambda x: x["within"]["answer"]),
+            ("best of 4, right answer", lambda x: x["best_of"]["answer"]["4"]),
+            ("best of 16, right answer", lambda x: x["best_of"]["answer"]["16"]),
+            ("weighted vote of 16", lambda x: x["vote"]),
+        ):
+            a, b = ([of(x) for x in read[name]] for name in ("process, minimum", "outcome, last"))
+            lines.append(cells(f"{count}: {title}", [a, b, [x - y for x, y in zip(a, b, strict=True)]]))
+        models = [r["models"][count] for r in rows]
+        a, b = ([m[kind]["first_error"] for m in models] for kind in READ_BY)
+        lines.append(cells(f"{count}: first error located", [a, b, [x - y for x, y in zip(a, b, strict=True)]]))
+        lines.append(f"| {count}: area, right lines | {shown([m['process']['step_auc'] for m in models])} | | |")
+    return lines
+
+
+def choices(rows: Sequence[Row]) -> list[str]:
+    """Best of n with the recipe's own models."""
+    count = str(rows[0]["recipe_solutions"])
+    lines = []
+    for truth, title in TRUTHS.items():
+        lines += heading(f"best of n, {title}, {count} labelled solutions", *BEST_OF)
+        curves = {name: [x["best_of"][truth] for x in of] for name, of in forms_of(rows, count).items()}
+        for name, of in (curves | {RANDOM: [r["chance"][truth] for r in rows]}).items():
+            lines.append(cells(name, [[x[str(n)] for x in of] for n in BEST_OF]))
+        pairs = list(zip(curves["process, minimum"], curves["outcome, last"], strict=True))
+        gaps = [[a[str(n)] - b[str(n)] for a, b in pairs] for n in BEST_OF]
+        lines.append(cells("**process, minimum - outcome, paired**", gaps))
+    lines += ["", f"The commonest answer of 16: right in {shown([r['majority'] for r in rows])}."]
+    return lines
+
+
+def trained(rows: Sequence[Row]) -> list[str]:
+    lines = heading("policy, sampled at temperature 1", *TRUTHS.values(), "lines", "per seed, answer")
     for name in rows[0]["policies"]:
         of = [r["policies"][name] for r in rows]
-        cells = [shown([x[k] for x in of]) for k in ("answer", "steps", "lines")]
-        lines.append(f"| {name} | {' | '.join(cells)} | {', '.join(format(x['answer'], '.3f') for x in of)} |")
+        each = ", ".join(format(x["answer"], ".3f") for x in of)
+        lines.append(f"{cells(name, [[x[k] for x in of] for k in (*TRUTHS, 'lines')])} {each} |")
     if "ppo_process" in rows[0]["policies"]:
         arms = [(r["policies"]["ppo_process"], r["policies"]["ppo_outcome"]) for r in rows]
-        gaps = {k: [a[k] - b[k] for a, b in arms] for k in ("answer", "steps")}
-        lines.append(f"| **process - outcome, paired** | {shown(gaps['answer'])} | {shown(gaps['steps'])} | | |")
-    lines += [
-        "",
-        "| best of n of the SFT policy | " + " | ".join(str(n) for n in BEST_OF) + " |",
-        "|---" * (len(BEST_OF) + 1) + "|",
-    ]
-    for name in rows[0]["best_of"]:
-        cells = [shown([r["best_of"][name][str(n)] for r in rows]) for n in BEST_OF]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += gap_rows(rows)
-    lines += ["", "| reward model, held-out prompts | " + " | ".join(FIGURES) + " |", "|---" * (len(FIGURES) + 1) + "|"]
-    for stage in ("process", "outcome"):
-        cells = [shown([r["cards"][stage][k]["value"] for r in rows]) for k in FIGURES]
-        lines.append(f"| {stage} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        gaps = [[a[k] - b[k] for a, b in arms] for k in (*TRUTHS, "lines")]
+        lines.append(f"{cells('**process - outcome, paired**', gaps)} |")
+    return lines
 
 
-def gap_rows(rows: Sequence[Row]) -> list[str]:
-    """Process minus outcome on the same samples, every form of the process model, paired by seed."""
-    made = []
-    for truth in ("answer", "steps"):
-        other = f"outcome, last: {truth}"
-        for name in [x for x in rows[0]["best_of"] if x.endswith(truth) and x != other]:
-            pairs = [(r["best_of"][name], r["best_of"][other]) for r in rows]
-            cells = [shown([a[str(n)] - b[str(n)] for a, b in pairs]) for n in BEST_OF]
-            made.append(f"| **{name}, minus outcome** | {' | '.join(cells)} |")
-    return made
+def table(rows: Sequence[Row]) -> str:
+    head = [f"Seeds {', '.join(str(r['seed']) for r in rows)}; mean and 95 % t interval over seeds."]
+    return "\n".join(head + knowledge(rows) + choices(rows) + trained(rows)) + "\n"
 
 
 def main() -> None:
@@ -176,24 +304,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--recipe", default=str(ROOT / "recipes/process_supervision.yaml"))
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "process_supervision")
-    parser.add_argument("--sft", type=Path, help="model folder: one SFT policy for every seed")
+    parser.add_argument("--solutions", type=int, nargs="*", default=[64, 1024], help="beside the recipe's number")
     parser.add_argument("--prompts", type=int, default=400)
-    parser.add_argument("--chosen-among", type=int, default=150, help="prompts of best-of-n")
+    parser.add_argument("--chosen-among", type=int, default=200, help="sums of best of n")
     parser.add_argument("--without-ppo", action="store_true", help="reward models and best of n alone")
-    parser.add_argument("--epochs", type=int, help="of both reward models; the recipe's where it is left out")
     parser.add_argument("--rows", type=Path, nargs="+", default=[], help="results of seeds to join; nothing is run")
-    parser.add_argument("--measure-only", action="store_true", help="the runs are there")
     parser.add_argument("--out", type=Path, default=RESULTS / "process_supervision")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    for path in options.rows:
-        rows += json.loads(path.read_text())
+    rows = [row for path in options.rows for row in json.loads(path.read_text())]
     for seed in [] if options.rows else options.seeds:
-        folder = options.folder / f"f{seed}"
-        if not options.measure_only:
-            run_recipe(options.recipe, folder, seed, options.sft, ppo=not options.without_ppo, epochs=options.epochs)
-        rows.append(measure(folder, seed, options.sft, options.prompts, options.chosen_among))
+        rows.append(measure(options, seed, *run_seed(options, seed)))
         print(table(rows), flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
