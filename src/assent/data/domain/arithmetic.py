@@ -81,7 +81,7 @@ class Pen:
     notices: bool = False
 
 
-CAREFUL = Pen(miss=0.04, skip=0.01, early=0.01, idle=0.01, short=0.0, notices=True)
+CAREFUL = Pen(miss=0.10, skip=0.03, early=0.02, idle=0.01, short=0.0, notices=True)
 """Who writes the documents that the language is learned from."""
 HURRIED = Pen(miss=0.07, skip=0.01, early=0.005, idle=0.03, short=0.02)
 """Who demonstrates: somewhat more than half of the solutions end right."""
