@@ -2,8 +2,8 @@
 
     python benchmarks/process_supervision.py --seeds 0 1 2
 
-Runs `recipes/process_supervision.yaml` for every seed, and its two reward models again on fewer and on more labelled
-solutions. Then samples held-out sums from each policy and marks them by program: the final answer, and every step. The
+Runs `recipes/process_supervision.yaml` for every seed, with fewer and with more labelled solutions; PPO for one number
+of them. Then samples held-out sums from each policy and marks them by program: the final answer, and every step. The
 reward models judge the same samples of the SFT policy: area under the curve, first error, best of n, weighted votes.
 Prints tables with 95 % t intervals over seeds and writes `benchmarks/results/process_supervision.{md,json}`.
 """
@@ -49,6 +49,10 @@ READ_BY: dict[str, dict[str, Callable[[np.ndarray], float]]] = {
 }
 """How the probabilities of the steps become one score of a solution."""
 
+STARTS = {"labels": ("policy", "sft"), "process": ("model", "base"), "outcome": ("model", "base")}
+PPO = {"ppo_process": ("policy", "sft"), "ppo_outcome": ("policy", "sft")}
+"""What a stage starts from: the setting, and the stage named there."""
+
 Row = dict[str, Any]
 
 
@@ -67,18 +71,20 @@ def stages_of(folder: Path) -> dict[str, Path]:
 
 
 def run_seed(options: argparse.Namespace, seed: int) -> tuple[dict[str, Path], dict[int, dict[str, Path]]]:
-    """The recipe, and its reward models on other numbers of labelled solutions, from the same models and sums."""
+    """The policy that is shared, and what follows from each number of labelled solutions."""
     folder = options.folder / f"seed{seed}"
-    whole = run_recipe(options.recipe, folder, seed, ["--until", "outcome"] if options.without_ppo else [])
+    started = options.start or folder
+    if options.start is None:
+        run_recipe(options.recipe, folder, seed, ["--until", "sft"])
+    start = {name: place for name, place in stages_of(started).items() if name in ("base", "sft")}
     sizes = {}
-    for count in options.solutions:
-        settings = [f"stages.labels.tasks.count={count}", f"stages.labels.policy={(whole['sft'] / MODEL).resolve()}"]
-        for stage in ("process", "outcome"):
-            settings.append(f"stages.{stage}.model={(whole['base'] / MODEL).resolve()}")
-        for stage in ("labels", "process", "outcome"):
-            settings += ["--only", stage]
+    for count in sorted({*options.solutions, options.ppo_solutions}):
+        with_ppo = count == options.ppo_solutions and not options.without_ppo
+        settings = [f"stages.labels.tasks.count={count}"]
+        for stage, (what, of) in (STARTS | (PPO if with_ppo else {})).items():
+            settings += [f"stages.{stage}.{what}={(start[of] / MODEL).resolve()}", "--only", stage]
         sizes[count] = run_recipe(options.recipe, folder / f"of{count}", seed, settings)
-    return whole, sizes
+    return start, sizes
 
 
 # ---------------------------------------------------------------------------------------------- what is measured
@@ -189,26 +195,24 @@ def probabilities(name: Path, policy: CausalModel, rollouts: Sequence[Rollout]) 
     return [np.array([e.value for e in events]) for events in scorer.score(rollouts)]
 
 
-def measure(options: argparse.Namespace, seed: int, whole: dict[str, Path], sizes: dict[int, dict[str, Path]]) -> Row:
+def measure(options: argparse.Namespace, seed: int, start: dict[str, Path], sizes: dict[int, dict[str, Path]]) -> Row:
     """Everything the tables need of one seed that has been run."""
     tasks = arithmetic.tasks(options.prompts, seed=10_000 + seed, split="held_out")
     row: Row = {"seed": seed, "policies": {}, "models": {}}
-    for name, place in whole.items():
-        if name == "sft" or name.startswith("ppo"):
-            rollouts = sample_responses(load_causal(place / MODEL), tasks, GENERATION, seed=seed)
-            judged = Judged(rollouts, 1)
-            row["policies"][name] = {t: float(gold.mean()) for t, gold in judged.gold.items()}
-            row["policies"][name]["lines"] = float(np.mean([len(m.ratings) for m in judged.marks]))
-    policy = load_causal(whole["sft"] / MODEL)
+    trained = {name: place for name, place in sizes[options.ppo_solutions].items() if name in PPO}
+    for name, place in ({"sft": start["sft"]} | trained).items():
+        judged = Judged(sample_responses(load_causal(place / MODEL), tasks, GENERATION, seed=seed), 1)
+        row["policies"][name] = {t: float(gold.mean()) for t, gold in judged.gold.items()}
+        row["policies"][name]["lines"] = float(np.mean([len(m.ratings) for m in judged.marks]))
+    policy = load_causal(start["sft"] / MODEL)
     samples = max(BEST_OF)
     some = tasks[: options.chosen_among]
     judged = Judged(sample_responses(policy, some, GENERATION, seed=seed + 1, samples=samples), samples)
     row["chance"] = judged.by_chance(seed)
     row["texts"] = judged.distinct_texts()
     row["majority"] = judged.vote(np.ones((len(some), samples)))
-    counted = len((whole["labels"] / "solutions.jsonl").read_text().splitlines())
-    row["recipe_solutions"] = counted
-    for count, places in sorted((sizes | {counted: whole}).items()):
+    row["ppo_solutions"] = options.ppo_solutions
+    for count, places in sizes.items():
         row["models"][str(count)] = {
             kind: judged.card(kind, probabilities(places[kind], policy, judged.rollouts)) for kind in READ_BY
         }
@@ -267,7 +271,7 @@ def knowledge(rows: Sequence[Row]) -> list[str]:
 
 def choices(rows: Sequence[Row]) -> list[str]:
     """Best of n with the recipe's own models."""
-    count = str(rows[0]["recipe_solutions"])
+    count = str(rows[0]["ppo_solutions"])
     lines = []
     for truth, title in TRUTHS.items():
         lines += heading(f"best of n, {title}, {count} labelled solutions", *BEST_OF)
@@ -304,7 +308,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--recipe", default=str(ROOT / "recipes/process_supervision.yaml"))
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "process_supervision")
-    parser.add_argument("--solutions", type=int, nargs="*", default=[64, 1024], help="beside the recipe's number")
+    parser.add_argument("--start", type=Path, help="a run whose base and SFT models every seed shares")
+    parser.add_argument("--solutions", type=int, nargs="*", default=[64, 512], help="numbers of labelled solutions")
+    parser.add_argument("--ppo-solutions", type=int, default=256, help="PPO is run on reward models of so many")
     parser.add_argument("--prompts", type=int, default=400)
     parser.add_argument("--chosen-among", type=int, default=200, help="sums of best of n")
     parser.add_argument("--without-ppo", action="store_true", help="reward models and best of n alone")
