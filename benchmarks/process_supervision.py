@@ -10,10 +10,7 @@ Prints tables with 95 % t intervals over seeds and writes `benchmarks/results/pr
 
 import argparse
 import json
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +24,10 @@ from assent.data.domain import arithmetic
 from assent.evals.intervals import mean_interval
 from assent.evals.overoptimisation import best_of_n_points
 from assent.models.folders import CausalModel, load_causal
+from assent.pipeline.recipe import load_recipe
+from assent.pipeline.run import run
 from assent.records import Rating
+from assent.stages import TABLE, console
 from assent.stages.generation import sample_responses
 from assent.stages.parts import MODEL, Generation
 from assent.stages.scorers.arithmetic import marked
@@ -56,13 +56,11 @@ PPO = {"ppo_process": ("policy", "sft"), "ppo_outcome": ("policy", "sft")}
 Row = dict[str, Any]
 
 
-def run_recipe(recipe: str, folder: Path, seed: int, settings: Sequence[str]) -> dict[str, Path]:
-    """One run in a process of its own, one thread; where its stages ended up."""
+def run_recipe(path: str, folder: Path, seed: int, only: Sequence[str], settings: Sequence[str]) -> dict[str, Path]:
+    """Run these stages in this process, which has loaded everything before; where they ended up."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "assent", "run", recipe, f"seed={seed}", "--folder", str(folder), *settings]
-    with (folder / "log.txt").open("a") as log:
-        env = os.environ | {"OMP_NUM_THREADS": "1"}
-        subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=ROOT)
+    recipe = load_recipe(path, TABLE, [f"seed={seed}", *settings])
+    run(recipe, TABLE, folder, only=only, console=console())
     return stages_of(folder)
 
 
@@ -75,15 +73,16 @@ def run_seed(options: argparse.Namespace, seed: int) -> tuple[dict[str, Path], d
     folder = options.folder / f"seed{seed}"
     started = options.start or folder
     if options.start is None:
-        run_recipe(options.recipe, folder, seed, ["--until", "sft"])
+        run_recipe(options.recipe, folder, seed, ["base", "sft"], [])
     start = {name: place for name, place in stages_of(started).items() if name in ("base", "sft")}
     sizes = {}
     for count in sorted({*options.solutions, options.ppo_solutions}):
         with_ppo = count == options.ppo_solutions and not options.without_ppo
-        settings = [f"stages.labels.tasks.count={count}"]
-        for stage, (what, of) in (STARTS | (PPO if with_ppo else {})).items():
-            settings += [f"stages.{stage}.{what}={(start[of] / MODEL).resolve()}", "--only", stage]
-        sizes[count] = run_recipe(options.recipe, folder / f"of{count}", seed, settings)
+        starts = STARTS | (PPO if with_ppo else {})
+        settings = [f"stages.{s}.{what}={(start[of] / MODEL).resolve()}" for s, (what, of) in starts.items()]
+        settings += [f"stages.labels.tasks.count={count}"]
+        settings += [f"stages.{s}.skip_checks=[D11]" for s in starts if s != "labels"]  # a second process each
+        sizes[count] = run_recipe(options.recipe, folder / f"of{count}", seed, list(starts), settings)
     return start, sizes
 
 

@@ -11,6 +11,7 @@ from assent.data.domain import arithmetic
 from assent.models.folders import load_causal, save_scalar, scalar_from_causal
 from assent.records import Rating, solution_from_json
 from assent.stages.generation import sample_responses
+from assent.stages.lines import Lines, lines_of
 from assent.stages.parts import Generation
 from assent.stages.scorers.process import ProcessRewardRef
 from assent.types import Sequences
@@ -86,7 +87,7 @@ def whole(tmp_path_factory):
 
 
 def solutions_of(folder: Path):
-    return [solution_from_json(json.loads(line)) for line in (folder / "solutions.jsonl").read_text().splitlines()]
+    return [solution_from_json(json.loads(line)) for line in lines_of(folder / "solutions.jsonl")]
 
 
 def test_the_whole_way(whole):
@@ -106,10 +107,18 @@ def test_the_whole_way(whole):
     assert len(rows) == 2 and {"score/process", "score/right_answer", "score/right_steps"} <= set(rows[0])
 
 
+def test_a_line_ends_at_a_newline_and_nowhere_else(tmp_path):
+    """A policy that knows little writes any byte, and some are line separators to `str.splitlines`."""
+    texts = ["a\u2028b", "c\x85d\n", "e\u2029\x1cf\r\n", ""]
+    lines = Lines(tmp_path / "lines.jsonl", lambda rollouts, scores: [{"text": t} for t in texts])
+    lines([], [])
+    assert [json.loads(line)["text"] for line in lines_of(lines.path)] == texts
+
+
 def test_the_rewards_of_a_solution_are_its_last_probability(whole):
     """`differences` telescopes: what is logged as the score is the probability of the last step."""
     _, made, _ = whole
-    for line in (made["ppo"].folder / "samples.jsonl").read_text().splitlines():
+    for line in lines_of(made["ppo"].folder / "samples.jsonl"):
         assert 0 < json.loads(line)["scores"]["process"] < 1
 
 

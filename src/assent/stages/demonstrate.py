@@ -13,6 +13,7 @@ from assent.pipeline.references import Reference
 from assent.pipeline.run import StageContext
 from assent.records import Comparison, Task, comparison_from_json
 from assent.stages.asking import People, ask, origin_of, write_records
+from assent.stages.lines import lines_of
 from assent.stages.sources import SELECTED, AnyTasks, take
 
 
@@ -61,9 +62,8 @@ def _to_write(task: Task, people: People, context: StageContext) -> Question:
 
 def _to_edit(stage: str, people: People, context: StageContext) -> Iterator[Question]:
     """The best of each comparison with the worst one beside it, each prompt's pair of texts once."""
-    text = (context.inputs[stage].folder / "comparisons.jsonl").read_text(encoding="utf-8")
     asked = set()
-    for line in text.splitlines():
+    for line in lines_of(context.inputs[stage].folder / "comparisons.jsonl"):
         comparison = comparison_from_json(json.loads(line))
         ends = _ends(comparison)
         if ends is None or (key := identity(comparison.prompt, *(comparison.responses[i] for i in ends))) in asked:

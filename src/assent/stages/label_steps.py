@@ -25,7 +25,7 @@ from assent.rollout.randomness import derive_seed
 from assent.rollout.source import PromptSource
 from assent.stages.asking import People, ask, origin_of, write_records
 from assent.stages.generation import decoder, engine_of
-from assent.stages.lines import Lines
+from assent.stages.lines import Lines, lines_of
 from assent.stages.parts import Generation, ModelRef, load_policy, positions_of, prompt_of
 from assent.stages.scorers import RawScore
 from assent.stages.sources import AnyTasks, take
@@ -268,7 +268,7 @@ class _StepQuestions:
         Raises:
             AwaitingPeople: not enough answers are in.
         """
-        lines = (self.context.out / SOLUTIONS).read_text(encoding="utf-8").splitlines()
+        lines = lines_of(self.context.out / SOLUTIONS)
         answers, progress = ask(self.people, [question_from_json(line) for line in lines], self.context)
         write_records(self.context, SOLUTIONS, answers, solutions)
         return {"annotators": len({a.annotator for a in answers}), "closed": progress.closed}
@@ -314,7 +314,7 @@ def run(spec: LabelStepsSpec, context: StageContext) -> Mapping[str, float]:
 
 def _figures(path: Path) -> dict[str, float]:
     """What was said, over all solutions."""
-    solutions = [solution_from_json(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    solutions = [solution_from_json(json.loads(line)) for line in lines_of(path)]
     labels = [label for s in solutions for label in s.labels if label is not None]
     said = {Rating.BAD: 0.0, Rating.NEUTRAL: 1.0, Rating.GOOD: 1.0}
     values = [said[x] if isinstance(x, Rating) else x for x in labels]

@@ -11,6 +11,12 @@ from assent.types import Rollout, ScoreEvents
 Rows = Callable[[Sequence[Rollout], Sequence[Sequence[ScoreEvents]]], list[dict[str, object]]]
 
 
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file of JSON lines. `str.splitlines` also cuts at U+0085, U+2028 and U+2029, which JSON leaves as
+    they are and any model may write."""
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
 class Lines:
     """Appends JSON lines to a file and can go back to where a state was saved. Implements `protocols.Keep`.
 

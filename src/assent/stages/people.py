@@ -23,6 +23,7 @@ from assent.feedback.questions import (
 from assent.pipeline.run import StageContext
 from assent.protocols import State
 from assent.stages.asking import People, ask, origin_of, write_records
+from assent.stages.lines import lines_of
 from assent.stages.sources import SELECTED
 from assent.types import Rollout, ScoreEvents
 
@@ -93,8 +94,8 @@ class PeopleAsks:
         Raises:
             AwaitingPeople: not enough answers are in.
         """
-        lines = (self.context.out / "comparisons.jsonl").read_text(encoding="utf-8")
-        answers, progress = ask(self.people, [question_from_json(line) for line in lines.splitlines()], self.context)
+        lines = lines_of(self.context.out / "comparisons.jsonl")
+        answers, progress = ask(self.people, [question_from_json(line) for line in lines], self.context)
         written = {
             "comparisons": write_records(self.context, "comparisons.jsonl", answers, comparisons),
             "demonstrations": write_records(self.context, SELECTED, answers, demonstrations),

@@ -31,6 +31,7 @@ from assent.pipeline.artefact import Artefact
 from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.references import Reference
 from assent.pipeline.run import StageContext
+from assent.stages.lines import lines_of
 from assent.stages.scorers import RewardSpec
 from assent.track.catalogue import lookup
 
@@ -128,7 +129,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return [json.loads(line) for line in lines_of(path)] if path.exists() else []
 
 
 def _verdict(results: Mapping[str, Any]) -> Verdict:

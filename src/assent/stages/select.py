@@ -28,7 +28,7 @@ from assent.pipeline.run import StageContext
 from assent.protocols import Stateful
 from assent.rollout.source import PromptSource
 from assent.stages.generation import decoder, engine_of
-from assent.stages.lines import Lines
+from assent.stages.lines import Lines, lines_of
 from assent.stages.parts import Generation, ModelRef, answerable, load_policy
 from assent.stages.scorers import RawScore, named_apart
 from assent.stages.sources import SELECTED, AnyTasks, take
@@ -211,7 +211,7 @@ def run(spec: SelectSpec, context: StageContext) -> Mapping[str, float]:
     left = len(prompts) % per_step
     if left:
         context.say(f"{left} of {len(prompts):,} prompts were not asked: prompts go out {per_step} at a time")
-    groups = [Group(**json.loads(line)) for line in lines.path.read_text(encoding="utf-8").splitlines()]
+    groups = [Group(**json.loads(line)) for line in lines_of(lines.path)]
     _write_demonstrations(groups, context)
     curves = best_of_n_curves(groups)
     (context.out / "best_of_n.json").write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")

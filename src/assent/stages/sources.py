@@ -24,6 +24,7 @@ from assent.records import (
     comparison_from_json,
     prompt_from_json,
 )
+from assent.stages.lines import lines_of
 from assent.stages.step_sources import ArithmeticDemonstrations, ArithmeticDocuments, ArithmeticTasks
 from assent.stages.store_sources import StoreComparisons, StoreDemonstrations, StoreJudged
 
@@ -103,7 +104,7 @@ class StageComparisons(Frozen):
 
     def records_for(self, context: StageContext) -> list[Comparison]:
         path = context.inputs[self.stage].folder / "comparisons.jsonl"
-        read = [comparison_from_json(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        read = [comparison_from_json(json.loads(line)) for line in lines_of(path)]
         taken = [c for c in read if is_held_out(record_key(c), self.share, SHARE_SEED)]
         if len(taken) < len(read):
             context.say(f"took {len(taken):,} of the {len(read):,} comparisons of {self.stage}, by prompt")
@@ -119,8 +120,7 @@ class SelectedDemonstrations(Frozen):
     def records_for(self, context: StageContext) -> list[Demonstration]:
         pooled = []
         for stage in self.stages:
-            text = (context.inputs[stage].folder / SELECTED).read_text(encoding="utf-8")
-            rows = [json.loads(line) for line in text.splitlines()]
+            rows = [json.loads(line) for line in lines_of(context.inputs[stage].folder / SELECTED)]
             pooled += [Demonstration(prompt_from_json(row["prompt"]), row["response"]) for row in rows]
             context.say(f"{len(rows):,} demonstrations kept by {stage}")
         return pooled

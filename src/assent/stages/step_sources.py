@@ -11,6 +11,7 @@ from assent.data.domain import arithmetic
 from assent.pipeline.references import Reference
 from assent.pipeline.run import StageContext
 from assent.records import Demonstration, Document, LabelledSolution, Task, solution_from_json
+from assent.stages.lines import lines_of
 from assent.stages.store_sources import StoreSolutions
 
 
@@ -53,7 +54,7 @@ class StageSolutions(Frozen):
 
     def records_for(self, context: StageContext) -> list[LabelledSolution]:
         path = context.inputs[self.stage].folder / "solutions.jsonl"
-        return [solution_from_json(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [solution_from_json(json.loads(line)) for line in lines_of(path)]
 
 
 AnySolutions = Annotated[

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from assent.protocols import Scoring, State
+from assent.stages.lines import lines_of
 from assent.train.divergence import Note
 from assent.types import Mean, Rollout, Scored
 
@@ -62,7 +63,7 @@ class SampleBook:
 
     def newest_responses(self, count: int) -> list[str]:
         """Of those kept to be read."""
-        lines = self.path.read_text(encoding="utf-8").splitlines()[-count:]
+        lines = lines_of(self.path)[-count:]
         return [json.loads(line)["response"] for line in lines]
 
     def closing_figures(self) -> dict[str, float]:
