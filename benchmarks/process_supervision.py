@@ -189,7 +189,7 @@ def within(scores: np.ndarray, good: np.ndarray) -> float:
 
 def probabilities(name: Path, policy: CausalModel, rollouts: Sequence[Rollout]) -> list[np.ndarray]:
     """What a reward model gives each step."""
-    context: Any = SimpleNamespace(inputs={}, say=print, device="cpu", precision="float32")
+    context: Any = SimpleNamespace(inputs={}, say=print, device="cpu", precision="float32", environment={})
     scorer = ProcessRewardRef(process_reward=str(name / MODEL), form="raw").scorer(context, policy)
     return [np.array([e.value for e in events]) for events in scorer.score(rollouts)]
 

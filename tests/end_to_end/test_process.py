@@ -198,7 +198,7 @@ stages:
     tasks = arithmetic.tasks(12, seed=1)
     rollouts = sample_responses(policy, tasks, Generation(max_new_tokens=40), seed=0)
 
-    context = SimpleNamespace(inputs={}, say=print, device="cpu", precision="float32")
+    context = SimpleNamespace(inputs={}, say=print, device="cpu", precision="float32", environment={})
     scorer = ProcessRewardRef(process_reward=str(tmp_path / "prm"), form="raw").scorer(context, policy)
     checked = 0
     for rollout, events in zip(rollouts, scorer.score(rollouts), strict=True):
