@@ -111,8 +111,13 @@ class Browser:
 
     def _send(self, method: str, path: str, body: str | None, headers: dict[str, str]) -> http.client.HTTPResponse:
         cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        self.connection.request(method, path, body, headers | {"Cookie": cookies})
-        reply = self.connection.getresponse()
+        headers = headers | {"Cookie": cookies}
+        try:
+            self.connection.request(method, path, body, headers)
+            reply = self.connection.getresponse()
+        except http.client.RemoteDisconnected:  # it was left alone for longer than the server keeps it
+            self.connection.request(method, path, body, headers)
+            reply = self.connection.getresponse()
         self.page = reply.read().decode()
         for name, value in reply.getheaders():
             if name.lower() == "set-cookie":
