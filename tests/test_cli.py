@@ -15,7 +15,7 @@ STAND_IN = '''
 """Takes the place of `assent.stages`: two stages, no torch."""
 import time, types, sys
 from assent.errors import ConfigError
-from assent.pipeline.recipe import Stage, StageSpec
+from assent.pipeline.stage import Stage, StageSpec
 from contextlib import contextmanager
 
 class Spec(StageSpec):

@@ -16,7 +16,8 @@ import typer.core
 from assent.errors import AssentError, ConfigError
 
 if TYPE_CHECKING:
-    from assent.pipeline.recipe import Recipe, Stage
+    from assent.pipeline.recipe import Recipe
+    from assent.pipeline.stage import Stage
 
 app = typer.Typer(
     name="assent",

@@ -15,7 +15,7 @@ from assent.dist.processes import Alone
 from assent.models.folders import CausalModel, ModelShape, ScalarFolder, new_causal, scalar_from_causal
 from assent.models.forward import ModelForward
 from assent.models.tokenizer import stop_ids, train_bpe
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import Engine
 from assent.rewards.model import RewardModelScorer, same_tokens
 from assent.rollout.native import NativeEngine

@@ -15,9 +15,10 @@ from pydantic import Field
 
 from assent.config import External, Frozen
 from assent.pipeline.artefact import write_text
-from assent.pipeline.recipe import Stage, StageSpec, parse_recipe
+from assent.pipeline.recipe import parse_recipe
 from assent.pipeline.references import Reference
-from assent.pipeline.run import StageContext, run
+from assent.pipeline.run import run
+from assent.pipeline.stage import Stage, StageContext, StageSpec
 
 
 class CountSpec(StageSpec):

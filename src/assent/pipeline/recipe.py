@@ -17,10 +17,10 @@ that (`assent.pipeline.taken`).
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -43,39 +43,8 @@ from assent.pipeline.references import externals as externals_of
 from assent.pipeline.references import references, split_references
 from assent.pipeline.rounds import KIND as ROUNDS
 from assent.pipeline.rounds import expand
+from assent.pipeline.stage import Stage, StageSpec
 from assent.pipeline.taken import take_stages
-
-if TYPE_CHECKING:
-    from assent.pipeline.run import StageContext
-
-Number = int | float
-
-
-class StageSpec(Frozen):
-    """Base of every stage's spec.
-
-    Args:
-        seed: what the stage's randomness starts from; derived from the recipe's seed and the stage's name when None.
-    """
-
-    seed: int | None = None
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One row of the table of what a recipe can do.
-
-    Args:
-        kind: its name after `do:`.
-        spec: the type of its settings.
-        run: does it; writes into `context.out` and returns the closing figures.
-        derive: numbers that follow from the settings alone, for `assent explain`: prompts, sequences, tokens, updates.
-    """
-
-    kind: str
-    spec: type[StageSpec]
-    run: "Callable[[Any, StageContext], Mapping[str, float]]"
-    derive: Callable[[Any], Mapping[str, Number]]
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,8 +39,9 @@ from assent.pipeline.artefact import (
     write_text,
 )
 from assent.pipeline.ranks import Alone, Ranks, follow
-from assent.pipeline.recipe import Recipe, Stage
+from assent.pipeline.recipe import Recipe
 from assent.pipeline.references import looks_like_path
+from assent.pipeline.stage import Stage, StageContext
 
 if TYPE_CHECKING:
     from assent.protocols import StageTracker
@@ -62,42 +63,6 @@ class Console(Protocol):
             board: a folder for copies of them, such as TensorBoard's, which do not.
         """
         ...
-
-
-@dataclass(frozen=True)
-class StageContext:
-    """What a running stage is given.
-
-    Args:
-        name: the stage's name in the recipe.
-        seed: what its randomness starts from.
-        inputs: the artefact of each earlier stage it refers to, verified.
-        out: the folder it fills; it holds what an interrupted attempt left there.
-        state: a folder for what it resumes from; survives a kill, goes away on success.
-        tracker: takes metrics and progress.
-        say: shows a line or block of text.
-        cache: a folder that the stages of all recipes run here share, for what is dear to compute and named by what it
-            was computed from; deleting it costs time and nothing else.
-        device: where models run, as the recipe says it.
-        precision: of their matrix products, as the recipe says it.
-        environment: takes what the stage found of the machine; kept in the manifest, no part of the id.
-    """
-
-    name: str
-    seed: int
-    inputs: Mapping[str, Artefact]
-    out: Path
-    state: Path
-    tracker: "StageTracker"
-    say: Callable[[str], None]
-    cache: Path
-    device: str = "cpu"
-    precision: str = "float32"
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def folder(self, reference: str) -> Path:
-        """The artefact's folder for a stage's name; the path itself, or the hub name, for anything else."""
-        return self.inputs[reference].folder if reference in self.inputs else Path(reference).expanduser()
 
 
 @dataclass(frozen=True)

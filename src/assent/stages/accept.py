@@ -15,9 +15,8 @@ from assent.config import suggestion
 from assent.errors import ContractError
 from assent.models.folders import save_causal
 from assent.pipeline.artefact import Artefact
-from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.references import Reference
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.stages.parts import MODEL, ModelRef, load_policy, model_folder
 
 

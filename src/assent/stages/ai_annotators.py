@@ -11,7 +11,7 @@ from pydantic import field_validator
 
 from assent.config import External, Frozen
 from assent.feedback.principles import drawn, read_principles
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import State
 from assent.records import Comparison, Preference, to_json
 from assent.rewards.asked import Failure

@@ -15,8 +15,7 @@ from assent.loops.offline import offline
 from assent.models.folders import CausalModel, save_causal
 from assent.models.forward import BLOCK_TOKENS, ModelForward
 from assent.models.tokenizer import require_same_tokenizer
-from assent.pipeline.recipe import Number, Stage, StageSpec
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import Stateful, Tracker
 from assent.records import Comparison, Judgement
 from assent.stages.align_data import (

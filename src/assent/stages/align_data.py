@@ -22,7 +22,7 @@ from assent.models.folders import CausalModel
 from assent.models.formatting import content_mask
 from assent.models.forward import ModelForward
 from assent.models.tokenizer import encode_prompt
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.records import Comparison, Judgement
 from assent.stages.parts import HELD_OUT_SEED, Encoded, encoder, fitting, require_room, response_ids
 from assent.train.batching import micro_batches

@@ -16,7 +16,7 @@ from assent.errors import ArtefactError
 from assent.feedback.questions import Origin, Question, identity, question_to_json
 from assent.feedback.store import Answered, Progress
 from assent.pipeline.artefact import write_text
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.records import Record, to_json
 
 if TYPE_CHECKING:

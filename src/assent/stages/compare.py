@@ -12,8 +12,7 @@ from assent.data import domain
 from assent.feedback.annotators import PANEL
 from assent.loops.select import select
 from assent.models.tokenizer import stop_ids
-from assent.pipeline.recipe import Number, Stage, StageSpec
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import State, Stateful
 from assent.records import Comparison, to_json
 from assent.rollout.source import PromptSource

@@ -17,8 +17,7 @@ from assent.feedback.principles import drawn, read_principles
 from assent.loops.select import select
 from assent.models.folders import CausalModel
 from assent.models.tokenizer import stop_ids
-from assent.pipeline.recipe import Number, Stage, StageSpec
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import Scorer, State, Stateful
 from assent.records import Demonstration, to_json
 from assent.rewards.asked import Failure

@@ -8,9 +8,8 @@ from pydantic import model_validator
 
 from assent.feedback.into_records import comparisons, demonstrations
 from assent.feedback.questions import DemonstrationQuestion, EditQuestion, Question, identity
-from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.references import Reference
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.records import Comparison, Task, comparison_from_json
 from assent.stages.asking import People, ask, origin_of, write_records
 from assent.stages.lines import lines_of

@@ -18,8 +18,7 @@ from assent.evals.win_rate import Judge, WinRate, compare, compare_kinds, verdic
 from assent.models.folders import CausalModel
 from assent.models.forward import ModelForward, in_blocks
 from assent.models.tokenizer import require_same_tokenizer
-from assent.pipeline.recipe import Number, Stage, StageSpec
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import Scorer
 from assent.records import PromptText, Task
 from assent.stages.generation import sample_responses

@@ -14,7 +14,7 @@ from assent.data import domain
 from assent.models.folders import CausalModel
 from assent.models.forward import ModelForward, in_blocks
 from assent.models.tokenizer import encode_prompt, stop_ids
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.records import Message, PromptText
 from assent.rewards.asked import Failure
 from assent.rewards.critique import Critic, Draft, EndpointWriter, Revised, WrittenCritique

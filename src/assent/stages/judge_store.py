@@ -15,7 +15,7 @@ from assent.feedback.answers import Answer, Choice, PairAnswer, RankingAnswer
 from assent.feedback.principles import Principle, drawn, read_principles
 from assent.feedback.questions import OVERALL, PairQuestion, Question, RankingQuestion, identity
 from assent.feedback.store.values import MODEL
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import StageTracker
 from assent.rewards.asked import Failure
 from assent.rewards.judge import Pair, PairwiseJudge

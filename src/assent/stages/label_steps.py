@@ -17,8 +17,7 @@ from assent.feedback.questions import StepsQuestion, identity, question_from_jso
 from assent.loops.select import select
 from assent.models.folders import CausalModel
 from assent.models.tokenizer import require_same_tokenizer, stop_ids
-from assent.pipeline.recipe import Number, Stage, StageSpec
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import Engine, Scorer, Stateful
 from assent.records import LabelledSolution, Rating, StepLabel, solution_from_json, to_json
 from assent.rollout.randomness import derive_seed

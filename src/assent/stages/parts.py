@@ -24,7 +24,7 @@ from assent.models.tokenizer import (
     render_prompt,
 )
 from assent.pipeline.references import Reference
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import OfflineAlgorithm
 from assent.records import Comparison, Demonstration, PromptText, Task
 from assent.stages.placement import placement_of

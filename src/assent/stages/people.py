@@ -20,7 +20,7 @@ from assent.feedback.questions import (
     question_from_json,
     question_to_json,
 )
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import State
 from assent.stages.asking import People, ask, origin_of, write_records
 from assent.stages.lines import lines_of

@@ -7,7 +7,7 @@ import torch
 
 from assent.errors import ConfigError
 from assent.models.placement import Placement
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 
 PRODUCTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -14,8 +14,7 @@ from assent.models.folders import CausalModel, ModelShape, new_causal, save_caus
 from assent.models.forward import ModelForward
 from assent.models.prepare import check_packing
 from assent.models.tokenizer import CHATML, CHATML_TOKENS, SpecialTokens, encode_texts, train_bpe
-from assent.pipeline.recipe import Number, Stage, StageSpec
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import Stateful
 from assent.stages.first_batch import SkipChecks, check_tokens
 from assent.stages.parts import MODEL, ModelRef, Optimization, build_learner, evaluate_loss, load_policy

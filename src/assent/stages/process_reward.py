@@ -16,8 +16,7 @@ from assent.loops.offline import offline
 from assent.models.folders import ScalarFolder, save_scalar, scalar_from_causal
 from assent.models.forward import ModelForward, step_reader
 from assent.models.tokenizer import encode_prompt, step_ends
-from assent.pipeline.recipe import Number, Stage, StageSpec
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import Stateful
 from assent.records import LabelledSolution
 from assent.rewards.process import ReadSolution, asked

@@ -14,7 +14,7 @@ from assent.functional.fingerprint import fingerprint
 from assent.models.folders import CausalModel
 from assent.models.forward import ModelForward, in_blocks
 from assent.models.placement import products_of
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.stages.reload import POLICY, configuration
 
 FOLDER = "reference_logprobs"

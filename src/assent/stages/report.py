@@ -28,9 +28,8 @@ from assent.evals.report import (
 from assent.evals.report_card import ReportCard
 from assent.evals.win_rate import KindRow, Verdict, WinRate
 from assent.pipeline.artefact import Artefact
-from assent.pipeline.recipe import Number, Stage, StageSpec
 from assent.pipeline.references import Reference
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.stages.lines import lines_of
 from assent.stages.scorers import RewardSpec
 from assent.track.catalogue import lookup

@@ -12,8 +12,7 @@ from torch import Tensor
 from assent.errors import ContractError
 from assent.evals.intervals import Estimate
 from assent.models.folders import ScalarFolder, load_scalar
-from assent.pipeline.recipe import Number, Stage
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, Stage, StageContext
 from assent.stages.parts import MODEL, ModelRef, model_folder
 from assent.stages.reward_ensemble import CARD, member_folders, member_scores
 from assent.stages.reward_training import (

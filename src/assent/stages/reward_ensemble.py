@@ -14,8 +14,7 @@ from torch import Tensor
 from assent.evals.report_card import ReportCard
 from assent.models.folders import load_scalar
 from assent.models.placement import CPU, Placement
-from assent.pipeline.recipe import Number, Stage
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, Stage, StageContext
 from assent.protocols import State, Tracker
 from assent.stages.parts import Optimization
 from assent.stages.placement import placement_of

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-from assent.pipeline.recipe import Stage
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Stage, StageContext
 from assent.stages.parts import MODEL
 from assent.stages.reward_training import (
     RewardTraining,

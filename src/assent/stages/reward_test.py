@@ -16,7 +16,8 @@ from assent.errors import ConfigError, DataError
 from assent.models.folders import CausalModel, load_causal, load_scalar
 from assent.pipeline.artefact import Artefact
 from assent.pipeline.recipe import load_recipe
-from assent.pipeline.run import StageContext, read_run
+from assent.pipeline.run import read_run
+from assent.pipeline.stage import StageContext
 from assent.protocols import Scorer, StageTracker
 from assent.records import Message, PromptText, Task
 from assent.stages.parts import model_folder, prompt_of, response_ids

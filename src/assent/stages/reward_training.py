@@ -26,8 +26,7 @@ from assent.loops.offline import offline
 from assent.models.folders import ScalarFolder, save_scalar, scalar_start
 from assent.models.forward import ModelForward, in_blocks
 from assent.models.layers import train_top
-from assent.pipeline.recipe import Number, StageSpec
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, StageContext, StageSpec
 from assent.protocols import Stateful, Tracker
 from assent.records import Comparison, PromptText
 from assent.stages.first_batch import SkipChecks, check_comparisons

@@ -13,8 +13,7 @@ from assent.loops.online import online
 from assent.models.folders import CausalModel, save_causal
 from assent.models.forward import ModelForward, ScalarModel, ValueHead
 from assent.models.tokenizer import require_same_tokenizer, stop_ids
-from assent.pipeline.recipe import Number, Stage, StageSpec
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import Stateful
 from assent.rollout.native import NativeEngine
 from assent.rollout.source import PromptSource

@@ -23,8 +23,7 @@ from assent.evals.plain import to_json
 from assent.functional.selection import best_of_n_kl
 from assent.loops.select import select
 from assent.models.tokenizer import stop_ids
-from assent.pipeline.recipe import Number, Stage, StageSpec
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import Stateful
 from assent.rollout.source import PromptSource
 from assent.stages.generation import decoder, engine_of

@@ -17,8 +17,7 @@ from assent.errors import ContractError
 from assent.loops.offline import offline
 from assent.models.folders import CausalModel, save_causal
 from assent.models.forward import ModelForward
-from assent.pipeline.recipe import Number, Stage, StageSpec
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import State, Stateful
 from assent.records import Task
 from assent.stages.first_batch import SkipChecks, check_tokens

@@ -16,7 +16,7 @@ from assent.feedback.answers import PairAnswer
 from assent.feedback.principles import drawn, read_principles
 from assent.feedback.questions import OVERALL, PairQuestion, identity
 from assent.feedback.store import Answered
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.rewards.asked import Failure
 from assent.rewards.judge import Pair, PairwiseJudge, Verdict
 from assent.stages.ai_annotators import TIE, AiAnnotator

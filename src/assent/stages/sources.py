@@ -13,7 +13,7 @@ from assent.data.reading import DataSet
 from assent.data.splits import is_held_out, record_key
 from assent.data.unpaired import Unpaired
 from assent.pipeline.references import Reference
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.records import (
     Comparison,
     Demonstration,

@@ -9,7 +9,7 @@ from assent.config import Frozen
 from assent.data import solution_formats as solved
 from assent.data.domain import arithmetic
 from assent.pipeline.references import Reference
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.records import Demonstration, Document, LabelledSolution, Task, solution_from_json
 from assent.stages.lines import lines_of
 from assent.stages.store_sources import StoreSolutions

@@ -10,7 +10,7 @@ from assent.config import Frozen
 from assent.errors import DataError
 from assent.feedback.into_records import comparisons, demonstrations, judgements, solutions
 from assent.feedback.store import Answered
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.records import Comparison, Demonstration, Judgement, LabelledSolution
 from assent.stages.asking import checked_url
 

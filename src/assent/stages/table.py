@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from assent.pipeline.recipe import Stage
+from assent.pipeline.stage import Stage
 from assent.stages import (
     accept,
     align,

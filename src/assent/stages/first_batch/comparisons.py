@@ -7,7 +7,7 @@ from assent.doctor.report import Check, Finding
 from assent.doctor.scores import distinct, score_reads_the_end
 from assent.models.folders import ScalarFolder
 from assent.models.forward import ScalarModel
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import BatchSource, OfflineAlgorithm
 from assent.stages.first_batch.pieces import RELOADED, ROWS, UNITS, audited, dtype_of, one_gradient, room_of
 from assent.stages.first_batch.running import FirstBatch, Saved, SkipChecks, first_of, run_checks

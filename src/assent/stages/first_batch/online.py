@@ -20,7 +20,7 @@ from assent.models.folders import CausalModel, ScalarFolder
 from assent.models.forward import ScalarModel
 from assent.models.placement import narrowed
 from assent.models.tokenizer import stop_ids
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import Engine, Scorer
 from assent.rewards.model import RewardModelScorer
 from assent.rollout.source import PromptSource

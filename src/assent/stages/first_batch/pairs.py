@@ -8,7 +8,7 @@ from assent.doctor.policy import pairs_start_at_reference
 from assent.doctor.report import Check
 from assent.models.folders import CausalModel
 from assent.models.tokenizer import stop_ids
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import BatchSource, OfflineAlgorithm, WholeStep
 from assent.stages.first_batch.pieces import RELOADED, ROWS, audited, dtype_of, gradients, one_gradient, room_of
 from assent.stages.first_batch.running import FirstBatch, Saved, SkipChecks, first_of, run_checks

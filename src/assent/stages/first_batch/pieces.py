@@ -12,7 +12,7 @@ from assent.doctor.tokens import Audit, Boundaries, Vocabulary, audit, tokens_in
 from assent.models.folders import CausalModel, ScalarFolder
 from assent.models.placement import products_of
 from assent.models.tokenizer import boundary_report, stop_ids
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import OfflineAlgorithm
 from assent.rewards.model import RewardModelScorer, same_tokens
 from assent.train.learner import LocalLearner

@@ -17,7 +17,7 @@ from assent.doctor.trace import no_trace
 from assent.errors import CheckFailed
 from assent.models.folders import CausalModel, ScalarFolder, save_causal, save_scalar
 from assent.models.placement import in_full
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import BatchSource
 from assent.stages.first_batch.pieces import AUDIT
 from assent.stages.reload import POLICY, SCALAR, configuration, policy_numbers, save_rows, scalar_numbers

@@ -4,7 +4,7 @@ from assent.doctor.layout import spread
 from assent.doctor.report import Check
 from assent.models.folders import CausalModel
 from assent.models.tokenizer import stop_ids
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import BatchSource, OfflineAlgorithm
 from assent.stages.first_batch.pieces import RELOADED, audited, one_gradient
 from assent.stages.first_batch.running import FirstBatch, Saved, SkipChecks, first_of, run_checks

@@ -10,7 +10,7 @@ from assent.models.folders import CausalModel, load_scalar, scalar_from_causal
 from assent.models.forward import ModelForward, ScalarModel
 from assent.models.placement import placement_of
 from assent.models.tokenizer import require_same_tokenizer
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.stages.scorers import CostModelRef, RewardSpec
 from assent.train.greedy import GreedyScoring
 from assent.train.lagrange import Charge, ConstrainedScoring, Lagrange, Multiplier

@@ -9,7 +9,7 @@ from assent.models.folders import CausalModel, ScalarFolder, load_scalar, save_s
 from assent.models.forward import ScalarModel, ValueHead
 from assent.models.placement import placement_of
 from assent.models.tokenizer import encode_text, require_same_tokenizer
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.stages.parts import AnyOptimizer
 from assent.stages.scorers import OfModels, RewardSpec
 from assent.types import Sequences

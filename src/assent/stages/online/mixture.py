@@ -7,7 +7,7 @@ from assent.config import Frozen
 from assent.data.batches import PackedBatches, TokenBatches
 from assent.models.folders import CausalModel
 from assent.models.tokenizer import encode_texts
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import BatchSource, Forward
 from assent.stages.parts import example_of
 from assent.stages.sources import AnyDemonstrations, AnyDocuments, take

@@ -8,7 +8,7 @@ from pydantic import Field
 from assent.config import Frozen
 from assent.errors import ConfigError
 from assent.models.folders import CausalModel
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import Scorer
 from assent.train.weighing import Over, WeightedScorer, everything_seen
 

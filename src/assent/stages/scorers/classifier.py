@@ -4,7 +4,7 @@ from typing import Literal
 
 from assent.models.classifier import load_classifier
 from assent.models.folders import CausalModel
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import Scorer
 from assent.rewards.classifier import TEXTS, ClassifierScorer
 from assent.stages.parts import ModelRef, model_folder

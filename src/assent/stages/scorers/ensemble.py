@@ -13,7 +13,7 @@ from assent.functional import combine
 from assent.models.folders import CausalModel, load_scalar
 from assent.models.placement import placement_of
 from assent.models.raw_scores import RAW_SCORE, RawScale
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import Scorer
 from assent.rewards.combined import CombinedScorer
 from assent.rewards.ensemble import Ensemble

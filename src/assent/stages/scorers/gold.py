@@ -5,7 +5,7 @@ from typing import Literal
 
 from assent.data import domain
 from assent.models.folders import CausalModel
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import Scorer
 from assent.rewards.function import FunctionScorer
 from assent.stages.scorers.base import Weighted

@@ -13,7 +13,7 @@ from assent.functional import process
 from assent.models.folders import CausalModel, load_scalar
 from assent.models.forward import ScalarModel, in_blocks, step_reader
 from assent.models.tokenizer import encode_prompt, step_ends, tokenizer_hash
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import Scorer
 from assent.rewards.process import Form, ProcessScorer, Read, ReadSolution, same_steps
 from assent.stages.generation import decoder

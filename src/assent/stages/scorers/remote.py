@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from assent.config import Frozen
 from assent.models.folders import CausalModel
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import Scorer
 from assent.rewards.asked import AskedScorer
 from assent.rewards.http import Server

@@ -9,7 +9,7 @@ from assent.models.forward import in_blocks
 from assent.models.placement import placement_of
 from assent.models.raw_scores import RawScale
 from assent.models.tokenizer import tokenizer_hash
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import Scorer
 from assent.rewards.model import Encode, RewardModelScorer, same_tokens
 from assent.stages.parts import MODEL, ModelRef, frozen, model_folder, require_room, texts_to_tokens

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from assent.functional.length import soft_overlong
 from assent.models.folders import CausalModel
-from assent.pipeline.run import StageContext
+from assent.pipeline.stage import StageContext
 from assent.protocols import Scorer
 from assent.rewards import rules
 from assent.rewards.answers import AnswerPlace, Whole, compiled
