@@ -134,11 +134,11 @@ def test_what_was_clicked_is_what_is_written(told):
     work, printed = told
     assert "wanted=18" in printed[0]
     rows = [json.loads(line) for line in (work / "judged.jsonl").read_text().splitlines()]
-    pairs = [row for row in rows if row["record"] == "comparison" and "broken" in str(row["prompt"])]
-    assert len(pairs) == 16
-    said = [p["preferences"][0] | {"text": p["responses"][p["preferences"][0]["better"]]} for p in pairs]
-    assert sum(s.get("tie", False) for s in said) == 1
-    assert all("sorry" in s["text"] or s.get("tie") for s in said)
+    pairs = [row for row in rows if row["question"]["kind"] == "pair" and row["gold"] is None]
+    assert len(pairs) == 16 and all("broken" in row["question"]["prompt"] for row in pairs)
+    clicked = [(row, row["answer"]["choices"]["overall"]["preferred"]) for row in pairs]
+    preferred = [row["question"]["responses"][row["order"][place]] for row, place in clicked if place is not None]
+    assert len(preferred) == 15 and all("sorry" in text for text in preferred)
     assert "Yes, you can, within 30 days." in (work / "judged.jsonl").read_text()
 
 

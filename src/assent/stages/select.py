@@ -11,10 +11,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from assent.config import Frozen
 from assent.errors import ContractError
@@ -107,16 +107,6 @@ class SelectSpec(StageSpec):
     generation: Generation
     prompts_per_step: int = Field(128, gt=0)
     checkpoint_seconds: float = Field(20.0, ge=0)
-
-    @model_validator(mode="after")
-    def _raw_scores_choose(self) -> Self:
-        for scorer in (self.scorer, *self.watch):
-            if (scorer.weight, scorer.normalise, scorer.clip) != (1.0, False, None):
-                raise ValueError(
-                    f"the score of {scorer.label} is taken as it is, so weight, normalise and clip would change "
-                    "nothing: delete them; where less is better, choose by a function that returns its negative"
-                )
-        return self
 
 
 @dataclass(frozen=True)
