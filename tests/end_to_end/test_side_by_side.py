@@ -93,22 +93,26 @@ def test_a_judge_that_never_answers_is_refused():
         asked(lambda body, before: (200, chat("Both are interesting.")))
 
 
-def test_an_evaluation_states_the_preference_beside_the_score(tmp_path):
-    """SFT against itself before a critic of the domain: nobody is better, and the report has the row."""
-    head = TINY[: TINY.index("  comparisons:")]
-    text = f"""{head}
+def judged_by(judge: str, *, count: int, baseline: str = "base") -> str:
+    """A recipe: the SFT model against another, side by side before a judge, and the report."""
+    return f"""{TINY[: TINY.index("  comparisons:")]}
   verdict:
     do: evaluate
     policy: sft
-    baseline: base
-    tasks: {{format: domain_tasks, count: 24, split: held_out}}
+    baseline: {baseline}
+    tasks: {{format: domain_tasks, count: {count}, split: held_out}}
     judge: {{gold: domain}}
-    side_by_side: {{judge: {{simulated: domain}}}}
+    side_by_side: {judge}
     generation: {{max_new_tokens: 12}}
   report:
     do: report
     of: [base, sft, verdict]
 """
+
+
+def test_an_evaluation_states_the_preference_beside_the_score(tmp_path):
+    """SFT against base before a critic of the domain: what it prefers is in the results, the figures and the report."""
+    text = judged_by("{judge: {simulated: domain}}", count=24)
     made, console = run_tiny(tmp_path, text=text)
     results = json.loads((made["verdict"].folder / "results.json").read_text())
     said = results["side_by_side"]
@@ -122,21 +126,8 @@ def test_an_evaluation_states_the_preference_beside_the_score(tmp_path):
 
 def test_people_judge_blind_by_several_dimensions_and_the_verdict_is_theirs(tmp_path):
     """Both find the policy more helpful, wherever it stands; Ada finds the baseline more harmless, Ben neither."""
-    head = TINY[: TINY.index("  comparisons:")]
     url = f"sqlite:///{tmp_path}/feedback.db"
-    text = f"""{head}
-  verdict:
-    do: evaluate
-    policy: sft
-    baseline: base
-    tasks: {{format: domain_tasks, count: 10, split: held_out}}
-    judge: {{gold: domain}}
-    side_by_side: {{people: {{store: '{url}', dimensions: [helpful, harmless], per_question: 2}}}}
-    generation: {{max_new_tokens: 12}}
-  report:
-    do: report
-    of: [base, sft, verdict]
-"""
+    text = judged_by(f"{{people: {{store: '{url}', dimensions: [helpful, harmless], per_question: 2}}}}", count=10)
     with pytest.raises(AwaitingPeople, match=r"verdict waits for people: \d+ of \d+ answers"):
         run_tiny(tmp_path / "run", text=text)
     store, made = Store.open(url), {}
@@ -162,17 +153,7 @@ def test_people_judge_blind_by_several_dimensions_and_the_verdict_is_theirs(tmp_
 
 
 def test_nobody_is_asked_about_a_model_against_itself(tmp_path):
-    head = TINY[: TINY.index("  comparisons:")]
-    text = f"""{head}
-  verdict:
-    do: evaluate
-    policy: sft
-    baseline: sft
-    tasks: {{format: domain_tasks, count: 6, split: held_out}}
-    judge: {{gold: domain}}
-    side_by_side: {{people: {{dimensions: [helpful, honest], responses: greedy}}}}
-    generation: {{max_new_tokens: 12}}
-"""
+    text = judged_by("{people: {dimensions: [helpful, honest], responses: greedy}}", count=6, baseline="sft")
     made, _ = run_tiny(tmp_path, text=text)
     said = json.loads((made["verdict"].folder / "results.json").read_text())["side_by_side"]
     assert "sampled" not in said and not (tmp_path / "feedback.db").exists()
