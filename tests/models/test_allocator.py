@@ -24,10 +24,21 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+COUNTED = """
+import mmap, resource
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+memory = mmap.mmap(-1, 2**22)
+memory.write(bytes(2**22))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
 def faults(how: str) -> int:
     return int(subprocess.check_output([sys.executable, "-c", FAULTS, how], text=True))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_pages_are_mapped_once():
+    if int(subprocess.check_output([sys.executable, "-c", COUNTED], text=True)) == 0:
+        pytest.skip("this kernel does not count page faults, as sandboxes that emulate Linux do not")
     assert faults("kept") < 100 < faults("given back")

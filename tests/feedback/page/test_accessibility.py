@@ -12,6 +12,8 @@ from assent.feedback.questions import PairQuestion
 pytestmark = pytest.mark.timeout(280)
 GRAVE = ("serious", "critical")
 LOOKS = [(scheme, locale) for scheme in ("light", "dark") for locale in ("en-GB", "zh-CN")]
+ANSWERED = """before => !document.querySelector('.htmx-request, .htmx-swapping, .htmx-settling')
+    && document.querySelector('#work').innerHTML !== before"""
 OPEN_ALL = "() => document.querySelectorAll('details').forEach((d) => { d.open = true })"
 
 
@@ -48,7 +50,7 @@ def send(page, form):
     """Without a key or a click, and without the browser's own check of what is required."""
     before = page.inner_html("#work")
     page.evaluate("at => { const f = document.querySelector(at); f.noValidate = true; f.requestSubmit(); }", form)
-    page.wait_for_function("before => document.querySelector('#work').innerHTML !== before", arg=before)
+    page.wait_for_function(ANSWERED, arg=before)
 
 
 def test_every_kind_of_question(store, open_page, look, grave):
