@@ -4,7 +4,7 @@ import pytest
 from assent.errors import DataError
 from assent.evals.intervals import Interval, wilson
 from assent.evals.length_control import fit_logistic, length_controlled
-from assent.evals.win_rate import Judge, WinRate, compare, compare_kinds, over_seeds, verdict
+from assent.evals.win_rate import Judge, WinRate, compare, compare_kinds, lost_kinds, over_seeds, verdict
 
 GOLD = Judge("the gold judgement")
 
@@ -56,6 +56,33 @@ def test_kinds():
         ("qa", 1.5, 1.5, 0.5),
         ("sum", 3.5, 1.0, 1.0),
     ]
+
+
+def of_kinds(rng, rates, n):
+    """Scores of a policy that wins each kind at its rate, against a baseline of zeros."""
+    kinds = [kind for kind in rates for _ in range(n)]
+    won = np.concatenate([rng.random(n) < rate for rate in rates.values()])
+    return np.where(won, 1.0, -1.0), np.zeros(len(kinds)), [str(i) for i in range(len(kinds))], kinds
+
+
+def test_a_lost_kind_is_named_beneath_a_win():
+    rows = of_kinds(np.random.default_rng(0), {"a": 0.95, "b": 0.95, "route": 0.2, "close": 0.45}, 60)
+    lost = lost_kinds(*rows)
+    assert [row.kind for row in lost] == ["route"]
+    told = verdict(compare(*rows[:3]), Judge("gold"), lost=lost)
+    assert told.improved and told.text.startswith("The policy is better than the baseline")
+    assert told.text.endswith(f"It loses on route (win rate {100 * lost[0].win_rate.rate:.1f} %, 60 prompts).")
+    assert verdict(compare(*rows[:3]), Judge("gold")).text == told.text.split(" It loses")[0]
+    assert lost_kinds([0.0] * 30, [1.0] * 30, rows[2][:30], [""] * 30) == ()
+
+
+def test_an_equal_model_is_seldom_charged_with_a_lost_kind():
+    rng, trials = np.random.default_rng(1), 400
+    rates = {str(i): 0.5 for i in range(10)}
+    equal = (rng, rates, 60)
+    charged = sum(bool(lost_kinds(*of_kinds(*equal))) for _ in range(trials))
+    alone = sum(any(r.win_rate.interval.high < 0.5 for r in compare_kinds(*of_kinds(*equal))) for _ in range(trials))
+    assert charged <= 0.05 * trials < alone
 
 
 def test_verdicts():

@@ -204,6 +204,31 @@ def compare_kinds(
     return tuple(rows)
 
 
+def lost_kinds(
+    policy_scores: ArrayLike,
+    baseline_scores: ArrayLike,
+    prompt_ids: Sequence[str],
+    kinds: Sequence[str],
+    *,
+    tie_width: float = 0.0,
+    level: float = LEVEL,
+) -> tuple[KindRow, ...]:
+    """The kinds of prompt on which the policy loses to the baseline, whatever all kinds together say.
+
+    The intervals hold for all kinds at once (Bonferroni: each has the level 1 - (1 - `level`) / kinds), so that a
+    policy that is no worse anywhere is charged with a loss in at most a share 1 - `level` of evaluations. A single kind
+    has nothing to add to the whole.
+
+    Raises:
+        DataError: as `compare`.
+    """
+    if len(set(kinds)) == 1:
+        return ()
+    each = 1 - (1 - level) / max(1, len(set(kinds)))
+    rows = compare_kinds(policy_scores, baseline_scores, prompt_ids, kinds, tie_width=tie_width, level=each)
+    return tuple(row for row in rows if row.win_rate.interval.high < EVEN)
+
+
 def over_seeds(rates: Sequence[float], *, level: float = LEVEL) -> SeedRate:
     """The mean win rate of independent runs and its t interval, cut to [0, 1].
 
@@ -216,11 +241,30 @@ def over_seeds(rates: Sequence[float], *, level: float = LEVEL) -> SeedRate:
     return SeedRate(estimate.value, Interval(low, high, level), len(rates))
 
 
-def verdict(result: Rated, judge: Judge, *, policy: str = "the policy", baseline: str = "the baseline") -> Verdict:
+def verdict(
+    result: Rated,
+    judge: Judge,
+    *,
+    policy: str = "the policy",
+    baseline: str = "the baseline",
+    lost: Sequence[KindRow] = (),
+) -> Verdict:
     """What a win rate shows, in words.
 
-    A win by the judge that the policy was trained on is no evidence of quality: `improved` is then None.
+    A win by the judge that the policy was trained on is no evidence of quality: `improved` is then None. Kinds of
+    prompt on which the policy loses (`lost_kinds`) are named after it: a mean hides them.
     """
+    overall = _overall(result, judge, policy, baseline)
+    if not lost:
+        return overall
+    named = ", ".join(
+        f"{row.kind or 'prompts of no kind'} (win rate {percent(row.win_rate.rate)}, {row.win_rate.evidence})"
+        for row in lost
+    )
+    return Verdict(f"{overall.text} It loses on {named}.", overall.improved)
+
+
+def _overall(result: Rated, judge: Judge, policy: str, baseline: str) -> Verdict:
     interval = result.interval
     figures = f"win rate {percent(result.rate)} ({percent_range(interval)}, {result.evidence}) by {judge.name}"
     if EVEN in interval:

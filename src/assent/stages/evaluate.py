@@ -14,7 +14,7 @@ from assent.data import domain
 from assent.errors import ContractError
 from assent.evals.overoptimisation import best_of_n_points
 from assent.evals.plain import from_json, to_json
-from assent.evals.win_rate import Judge, WinRate, compare, compare_kinds, verdict
+from assent.evals.win_rate import Judge, WinRate, compare, compare_kinds, lost_kinds, verdict
 from assent.models.folders import CausalModel
 from assent.models.forward import ModelForward, in_blocks
 from assent.models.tokenizer import require_same_tokenizer
@@ -111,7 +111,9 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     }
     rates = {name: compare(a.judged, b.judged, ids) for name, (a, b) in pairs.items()}
     said = Judge(judge.name, trained_on=spec.trained_on_judge)
-    by_kind = {name: compare_kinds(a.judged, b.judged, ids, kinds) for name, (a, b) in list(pairs.items())[:2]}
+    judged = {name: (a.judged, b.judged, ids, kinds) for name, (a, b) in list(pairs.items())[:2]}
+    by_kind = {name: compare_kinds(*four) for name, four in judged.items()}
+    lost = {name: lost_kinds(*four) for name, four in judged.items()}
     kl = sequence_kl(policy, baseline, sampled.rollouts, spec.generation.temperature)
     everyone = {
         "policy sampled": sampled,
@@ -120,7 +122,7 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
         "baseline greedy": base_greedy,
     }
     results: dict[str, Any] = {
-        "verdicts": {name: to_json(verdict(rates[name], said)) for name in ("sampled", "greedy")},
+        "verdicts": {name: to_json(verdict(rates[name], said, lost=lost[name])) for name in lost},
         "win_rates": {name: to_json(rate) for name, rate in rates.items()},
         "by_kind": {name: [to_json(row) for row in rows] for name, rows in by_kind.items()},
         "judge": judge.name,
