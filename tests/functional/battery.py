@@ -263,6 +263,12 @@ def reward(m: ModuleType) -> None:
     e = [math.exp(x) for x in (2.0, 0.5, 0.0, -1.0)]
     chance = e[0] / sum(e) * e[1] / sum(e[1:]) * e[2] / sum(e[2:])
     same(m.plackett_luce(scores, torch.tensor([2, 1, 4, 3])), -math.log(chance))
+    padded = f64([[0.5, 2.0, -1.0, 0.0], [NAN, 2.0, NAN, 1.0], [0.0, 0.0, 0.0, NAN]])
+    places = torch.tensor([[2, 1, 4, 3], [9, 2, 9, 1], [3, 3, 1, 1]])  # what is no completion may hold anything
+    inside = torch.tensor([[True] * 4, [False, True, False, True], [True, False, False, False]])
+    same(m.plackett_luce_each(padded, places, inside), [-math.log(chance), cost(-1.0), 0.0])
+    assert slope(lambda s: m.plackett_luce_each(s, places, inside), padded.tolist()).isfinite().all()
+    refuses(lambda: m.plackett_luce_each(padded, torch.tensor([[1, 1, 2, 3]] * 3), inside))
     same(m.soft_bradley_terry(f64([2.0]), f64([1.0]), f64([0.7])), [0.7 * cost(1.0) + 0.3 * cost(-1.0)])
     same(m.step_cross_entropy(f64([2.0]), f64([0.2])), [0.2 * cost(2.0) + 0.8 * cost(-2.0)])
     same(m.centering(f64([1.0]), f64([3.0])), [16.0])

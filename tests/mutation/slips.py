@@ -104,9 +104,10 @@ SLIPS: dict[str, Slips] = {
     "plackett_luce": Slips(
         (REWARDS,),
         (
-            ("/ (len(ranks) - 1)", "/ len(ranks)"),
+            ("(mask_GK.sum(-1) - 1)", "mask_GK.sum(-1)"),
             ("torch.where(batch.ranked_G,", "torch.where(~batch.ranked_G,"),
-            ("plackett_luce(of_prompt, ranks)", "plackett_luce(-of_prompt, ranks)"),
+            ("plackett_luce_each(scores[row_GK],", "plackett_luce_each(-scores[row_GK],"),
+            ("ranking_G, pairwise_G", "ranking_G, ranking_G"),
         ),
     ),
     "safety_reward_model": Slips(

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from assent.algorithms._comparisons import order_metrics, per_prompt
 from assent.functional import reward
@@ -32,17 +31,11 @@ class PlackettLuce:
         scores = forward.scores(batch.sequences)
         better, worse = scores[batch.better_P], scores[batch.worse_P]
         pairwise_G, has_pairs_G = per_prompt(batch, reward.bradley_terry(better, worse))
-        rankings = [
-            reward.plackett_luce(of_prompt, ranks) / (len(ranks) - 1) if ranked else of_prompt.sum() * 0.0
-            for of_prompt, ranks, ranked in zip(
-                self._split(scores, batch), self._split(batch.ranks_B, batch), batch.ranked_G.tolist(), strict=True
-            )
-        ]
-        loss_G = torch.where(batch.ranked_G, torch.stack(rankings), pairwise_G)
+        mask_GK, row_GK = batch.places()
+        mask_GK = mask_GK & batch.ranked_G[:, None]
+        choices_G = (mask_GK.sum(-1) - 1).clamp(min=1)
+        ranking_G = reward.plackett_luce_each(scores[row_GK], batch.ranks_B[row_GK], mask_GK) / choices_G
+        loss_G = torch.where(batch.ranked_G, ranking_G, pairwise_G)
         mask_G = has_pairs_G | batch.ranked_G
         metrics = {"loss/ranking": Mean.of(loss_G, mask_G), "ranking/whole": Mean.of(batch.ranked_G.float())}
         return Loss(loss_G, mask_G, metrics | order_metrics(better, worse))
-
-    @staticmethod
-    def _split(values_B: Tensor, batch: RankedComparisonBatch) -> tuple[Tensor, ...]:
-        return values_B.split(batch.counts_G.tolist())

@@ -72,14 +72,41 @@ def plackett_luce(scores_K: Tensor, ranks_K: Tensor) -> Tensor:
     Source: Plackett 1975, Luce 1959.
     """
     _ranking(scores_K, ranks_K)
-    if ranks_K.unique().numel() < ranks_K.numel():
+    return plackett_luce_each(scores_K[None], ranks_K[None], torch.ones_like(ranks_K, dtype=torch.bool)[None])[0]
+
+
+def plackett_luce_each(scores_GK: Tensor, ranks_GK: Tensor, mask_GK: Tensor) -> Tensor:
+    """`plackett_luce` of many prompts at once, each with its own number of completions.
+
+    Args:
+        scores_GK: of the completions of each prompt, logits; their order is free.
+        ranks_GK: 1 is best; all different within a prompt.
+        mask_GK: bool, which places hold a completion.
+
+    Returns:
+        `[G]`, nats per ranking; 0 for a prompt with fewer than two completions.
+
+    Raises:
+        ValueError: shapes differ or are not [G, K], the mask is not bool, a rank below 1 or nan, or a tie.
+
+    Source: Plackett 1975, Luce 1959.
+    """
+    _guards.rank("scores_GK", scores_GK, 2, "[G, K], the completions of each prompt")
+    _guards.same_shape(scores_GK=scores_GK, ranks_GK=ranks_GK, mask_GK=mask_GK)
+    _guards.boolean("mask_GK", mask_GK)
+    _guards.elements_within("ranks_GK", ranks_GK[mask_GK], low=1, high=float("inf"))
+    # Worst first and what is no completion last, so that the sum over those still to be chosen never meets it.
+    ranks_GK, order_GK = torch.where(mask_GK, ranks_GK, 0).sort(dim=-1, descending=True)
+    inside_GK = mask_GK.gather(-1, order_GK)
+    tied_G = ((ranks_GK[:, 1:] == ranks_GK[:, :-1]) & inside_GK[:, 1:]).any(-1)
+    if tied_G.any():
         _guards.refuse(
             "plackett_luce is the likelihood of a strict order and cannot take ties",
-            got=f"ranks {ranks_K.tolist()}",
+            got=f"ranks {sorted(ranks_GK[tied_G][0][inside_GK[tied_G][0]].tolist())}",
             fix="use k_wise, where tied pairs drop out, or ask the labeller to break the tie",
         )
-    worst_first_K = as_float(scores_K)[ranks_K.argsort(descending=True)]
-    return (worst_first_K.logcumsumexp(0) - worst_first_K).sum()
+    worst_first_GK = torch.where(inside_GK, as_float(scores_GK).gather(-1, order_GK), 0.0)
+    return torch.where(inside_GK, worst_first_GK.logcumsumexp(-1) - worst_first_GK, 0.0).sum(-1)
 
 
 def soft_bradley_terry(a_B: Tensor, b_B: Tensor, target_B: Tensor) -> Tensor:

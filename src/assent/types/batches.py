@@ -226,9 +226,9 @@ class ComparisonBatch:
 
     def rows_of(self, groups: Tensor) -> Tensor:
         """int64, indices of all completions of the named prompts, prompt by prompt."""
-        starts = self.counts_G.cumsum(0) - self.counts_G
-        ends, device = starts + self.counts_G, starts.device
-        return torch.cat([torch.arange(int(starts[g]), int(ends[g]), device=device) for g in groups.tolist()])
+        starts, counts = (self.counts_G.cumsum(0) - self.counts_G)[groups], self.counts_G[groups]
+        before = counts.cumsum(0) - counts
+        return torch.arange(int(counts.sum()), device=counts.device) + (starts - before).repeat_interleave(counts)
 
     def pairs_of(self, groups: Tensor) -> Tensor:
         """bool [P], which pairs belong to the named prompts."""

@@ -51,6 +51,13 @@ class RankedComparisonBatch(ComparisonBatch):
         if len(self.ranks_B) != len(self.sequences):
             raise ValueError(f"one rank per completion is needed; got {len(self.ranks_B)} for {len(self.sequences)}")
 
+    def places(self) -> tuple[Tensor, Tensor]:
+        """bool and int64 `[G, K]`: whether a prompt has a k-th completion, and its row; any row where it has none."""
+        step_K = torch.arange(int(self.counts_G.max()), device=self.counts_G.device)
+        first_G = self.counts_G.cumsum(0) - self.counts_G
+        row_GK = (first_G[:, None] + step_K).clamp(max=len(self.sequences) - 1)
+        return step_K < self.counts_G[:, None], row_GK
+
     def select(self, rows: Tensor) -> "RankedComparisonBatch":
         base = _base(super().select(rows))
         return RankedComparisonBatch(**base, ranks_B=self.ranks_B[self.rows_of(rows)], ranked_G=self.ranked_G[rows])

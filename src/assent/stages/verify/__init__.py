@@ -9,10 +9,18 @@ from collections.abc import Callable
 from assent.stages.verify.constrained import ppo_lagrangian
 from assent.stages.verify.online import CLAIMS as ONLINE
 from assent.stages.verify.pairs import CLAIMS as PAIRS
-from assent.stages.verify.supervised import reward_model, sft, soft_reward_model
+from assent.stages.verify.supervised import plackett_luce, reward_model, sft, soft_reward_model
 from assent.stages.verify.worlds import Verdict
 
-CLAIMS: tuple[Callable[[], Verdict], ...] = (sft, reward_model, soft_reward_model, *PAIRS, *ONLINE, ppo_lagrangian)
+CLAIMS: tuple[Callable[[], Verdict], ...] = (
+    sft,
+    reward_model,
+    soft_reward_model,
+    plackett_luce,
+    *PAIRS,
+    *ONLINE,
+    ppo_lagrangian,
+)
 
 
 def verify() -> list[Verdict]:
