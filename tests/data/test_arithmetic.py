@@ -116,6 +116,21 @@ def test_splits_share_no_sum_and_are_drawn_alike():
     assert {t.kind for t in arithmetic.tasks(300, seed=0)} == {f"{n} operations" for n in range(5, 9)}
 
 
+def test_sums_can_be_longer_than_any_that_is_demonstrated():
+    asked = arithmetic.tasks(300, seed=0, split="held_out", operations=(9, 10))
+    shown = arithmetic.demonstrations(300, seed=0)
+    assert {t.kind for t in asked} == {"9 operations", "10 operations"}
+    assert max(len(arithmetic.read_prompt(d.prompt).operations) for d in shown) == 8
+    for task in asked:
+        chain = arithmetic.read_prompt(task.prompt)
+        assert arithmetic.split_of(chain) == "held_out" and task.answer == str(chain.answer)
+        assert mark(task.prompt, arithmetic.right(chain), ended=True).all_right
+
+
+def test_tasks_without_the_setting_are_those_of_before():
+    assert arithmetic.tasks(50, seed=4) == arithmetic.tasks(50, seed=4, operations=(5, 8))
+
+
 def test_everything_follows_from_the_seed():
     for make in (arithmetic.demonstrations, arithmetic.tasks, lambda n, seed: list(arithmetic.documents(n, seed=seed))):
         assert make(5, seed=1) == make(5, seed=1) != make(5, seed=2)
@@ -126,5 +141,8 @@ def test_impossible_input_is_refused():
         arithmetic.demonstrations(-1, seed=0)
     with pytest.raises(ValueError, match="split"):
         arithmetic.tasks(1, seed=0, split="test")
+    for operations in ((9, 8), (3, 8)):
+        with pytest.raises(ValueError, match=r"fewest, 4 or more, and the most; got \("):
+            arithmetic.tasks(1, seed=0, operations=operations)
     with pytest.raises(DataError, match="arithmetic task"):
         mark("Sum: 3*4\n", "Answer: 12", ended=True)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from assent.data.domain import arithmetic
 from assent.models.folders import load_causal, save_scalar, scalar_from_causal
@@ -14,6 +15,7 @@ from assent.stages.generation import sample_responses
 from assent.stages.lines import Lines, lines_of
 from assent.stages.parts import Generation
 from assent.stages.scorers.process import ProcessRewardRef
+from assent.stages.sources import AnyTasks
 from assent.types import Sequences
 from tests.end_to_end import checkers
 from tests.end_to_end.tiny import run_tiny
@@ -105,6 +107,15 @@ def test_the_whole_way(whole):
     assert " score " in audit, "the audit of the first batch shows which tokens carry a label"
     rows = [json.loads(line) for line in (made["ppo"].folder / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2 and {"score/process", "score/right_answer", "score/right_steps"} <= set(rows[0])
+
+
+def test_a_setting_that_no_sum_has_is_refused_before_anything_runs():
+    read = TypeAdapter(AnyTasks).validate_json
+    asked = read('{"format": "arithmetic_tasks", "count": 4, "operations": [9, 10]}', strict=True)
+    context = SimpleNamespace(seed=1)
+    assert {t.kind for t in asked.records_for(context)} <= {"9 operations", "10 operations"}
+    with pytest.raises(ValidationError, match="fewest, 4 or more, and the most; got"):
+        read('{"format": "arithmetic_tasks", "count": 4, "operations": [10, 9]}', strict=True)
 
 
 def test_a_line_ends_at_a_newline_and_nowhere_else(tmp_path):

@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from assent.config import Frozen
 from assent.data import solution_formats as solved
@@ -36,14 +36,27 @@ class ArithmeticDemonstrations(Frozen):
 
 
 class ArithmeticTasks(Frozen):
-    """Sums to work out, with their answers; `held_out` ones are disjoint from every training sum by construction."""
+    """Sums to work out, with their answers; `held_out` ones are disjoint from every training sum by construction.
+
+    Args:
+        operations: fewest and most of a sum; those that are demonstrated have 5 to 8.
+    """
 
     format: Literal["arithmetic_tasks"]
     count: int = Field(gt=0)
     split: Literal["train", "held_out"] = "train"
+    operations: tuple[int, int] = arithmetic.OPERATIONS
+
+    @field_validator("operations")
+    @classmethod
+    def _in_order(cls, operations: tuple[int, int]) -> tuple[int, int]:
+        least = arithmetic.FEWEST_OPERATIONS
+        if not least <= operations[0] <= operations[1]:
+            raise ValueError(f"operations are the fewest, {least} or more, and the most; got {list(operations)}")
+        return operations
 
     def records_for(self, context: StageContext) -> list[Task]:
-        return arithmetic.tasks(self.count, seed=context.seed, split=self.split)
+        return arithmetic.tasks(self.count, seed=context.seed, split=self.split, operations=self.operations)
 
 
 class StageSolutions(Frozen):

@@ -34,7 +34,9 @@ LOW, HIGH = 0, 9
 HELD_OUT_SHARE = 4
 """One chain in this many belongs to the held-out split."""
 OPERATIONS = (5, 8)
-"""Fewest and most operations of a chain."""
+"""Fewest and most operations of a chain in documents and demonstrations, and of a task unless it is asked otherwise."""
+FEWEST_OPERATIONS = 4
+"""Shorter chains are too few: 10 * 9**n of n operations, of both splits."""
 SPLITS = ("train", "held_out")
 TAKEN_BACK = "no"
 """The line by which the one before it is taken back."""
@@ -128,18 +130,23 @@ def demonstrations(n: int, *, seed: int) -> list[Demonstration]:
     return [Demonstration(c.prompt, write(c, HURRIED, rng)) for c in _chains(n, "train", rng)]
 
 
-def tasks(n: int, *, seed: int, split: str = "train") -> list[Task]:
+def tasks(n: int, *, seed: int, split: str = "train", operations: tuple[int, int] = OPERATIONS) -> list[Task]:
     """`n` distinct sums of a split, with their answers; the kind is the number of operations.
 
+    Args:
+        operations: fewest and most of a sum; more than `OPERATIONS`: longer sums than anybody demonstrated.
+
     Raises:
-        ValueError: `n` is negative or the split is unknown.
+        ValueError: `n` is negative, the split is unknown, or no chain has so many operations.
     """
+    if not FEWEST_OPERATIONS <= operations[0] <= operations[1]:
+        raise ValueError(f"operations are the fewest, {FEWEST_OPERATIONS} or more, and the most; got {operations}")
     if split not in SPLITS:
         raise ValueError(f"a split is one of {SPLITS}; got {split!r}; name one of them")
     rng = _rng(f"tasks-{split}", n, seed)
     return [
         Task(f"sum-{split}-{seed}-{i}", c.prompt, split, f"{len(c.operations)} operations", str(c.answer))
-        for i, c in enumerate(_chains(n, split, rng))
+        for i, c in enumerate(_chains(n, split, rng, operations))
     ]
 
 
@@ -197,11 +204,11 @@ def read_prompt(prompt: PromptText) -> Chain:
     return Chain(int(found.group(1)), tuple(int(b) for b in re.findall(r"[+-]\d", found.group(2))))
 
 
-def draw(rng: random.Random, split: str) -> Chain:
-    """A chain of the given split."""
+def draw(rng: random.Random, split: str, operations: tuple[int, int] = OPERATIONS) -> Chain:
+    """A chain of the given split with so many operations, fewest and most."""
     while True:
         value = rng.randint(LOW, HIGH)
-        chain = Chain(value, tuple(_operations(value, rng.randint(*OPERATIONS), rng)))
+        chain = Chain(value, tuple(_operations(value, rng.randint(*operations), rng)))
         if split_of(chain) == split:
             return chain
 
@@ -283,8 +290,8 @@ def _rng(what: str, n: int, seed: int) -> random.Random:
     return random.Random(f"sums-{what}:{seed}")
 
 
-def _chains(n: int, split: str, rng: random.Random) -> list[Chain]:
+def _chains(n: int, split: str, rng: random.Random, operations: tuple[int, int] = OPERATIONS) -> list[Chain]:
     seen: dict[Chain, None] = {}
     while len(seen) < n:
-        seen.setdefault(draw(rng, split))
+        seen.setdefault(draw(rng, split, operations))
     return list(seen)
