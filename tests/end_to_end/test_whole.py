@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from assent.models.folders import load_causal
 from assent.pipeline.run import read_run
 from assent.stages import chat
+from assent.stages.generation import BROKEN, about_broken, decoder
+from assent.track.terminal import short
 from tests.end_to_end.tiny import TINY, run_tiny
 
 
@@ -88,6 +91,31 @@ def test_the_report_is_one_page_with_verdict_samples_and_card(finished):
         assert wanted in page, wanted
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
     assert any("win rate" in line for line in said) and any("before" in line and "after" in line for line in said)
+
+
+def test_the_verdict_says_which_responses_it_is_about_and_what_the_judge_said(finished):
+    _, artefacts, said = finished
+    results = json.loads((artefacts["verdict"].folder / "results.json").read_text())
+    for how in ("sampled", "greedy"):
+        assert f"{how.capitalize()}: {results['verdicts'][how]['text']}" in said
+    means = [results["models"][f"{who} sampled"]["judge"] for who in ("baseline", "policy")]
+    line = next(line for line in said if line.startswith("Mean score by gold"))
+    assert f"sampled {short(means[0])} → {short(means[1])}, greedy" in line
+    page = (artefacts["report"].folder / "report.html").read_text()
+    assert "gold, sampled" in page and f"{means[0]:.2f} before" in page and "scores by\ngold." in page
+
+
+def test_a_byte_that_is_no_character_is_explained(finished):
+    """A model of bytes that was hardly trained draws them now and then."""
+    folder = load_causal(finished[1]["sft"].folder / "model")
+    ids = folder.tokenizer("somebody else")["input_ids"]
+    lone = next(i for i in range(len(folder.tokenizer)) if folder.tokenizer.decode([i]) == BROKEN)
+    decode = decoder(folder)
+    assert decode([*ids, lone]) == "somebody else" + BROKEN
+    assert about_broken([decode(ids), decode([*ids, lone])]) == about_broken([BROKEN])
+    assert "no character" in about_broken([BROKEN])[0] and about_broken([decode(ids), ""]) == ()
+    whole = folder.tokenizer("ü")["input_ids"]
+    assert decode(whole) == "ü" and decode(whole[:1]) == BROKEN, "cut off within a character"
 
 
 def test_a_second_run_makes_nothing(finished):

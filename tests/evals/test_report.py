@@ -111,6 +111,15 @@ def test_the_least_report():
     assert "section" not in reader.tags and "svg" not in reader.tags
 
 
+def test_notes_on_the_samples_stand_with_them():
+    verdict = Verdict("No evidence of improvement.", None)
+    sample = Sample("p", "somebody else\ufffd", "somebody else")
+    page = render(Report("run", verdict, samples=(sample,), sample_notes=("What a broken byte is.",)))
+    said = re.sub(r"\s+", " ", "".join(read(page).words))
+    assert "scores by gold. What a broken byte is." in said
+    assert "broken byte" not in render(Report("run", verdict, samples=(sample,)))
+
+
 def test_json_round_trip():
     report = made_up_report(hostile=False)
     again = Report.from_json(json.loads(json.dumps(report.to_json())))

@@ -81,6 +81,7 @@ SLIPS: dict[str, Slips] = {
         (
             ("/ pairs.clamp(min=1)", ""),
             ("index_add(0, batch.group_P, per_pair)", "index_add(0, 0 * batch.group_P, per_pair)"),
+            ("reward.bradley_terry(better, worse)", "reward.bradley_terry(worse, better)"),
         ),
     ),
     "process_reward": Slips(

@@ -224,6 +224,20 @@ def test_margins_reach_the_loss_as_llama_2_prints_them(tmp_path, table, algorith
     torch.testing.assert_close(moved(algorithm, batch, tmp_path, 1000), gradient(definition), rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("algorithm", [RewardModel(), SafetyRewardModel(coefficient=0.0)], ids=["k_wise", "safety"])
+@pytest.mark.parametrize("table", LLAMA2)
+def test_the_logged_loss_of_pairs_is_ln_2_where_scores_guess_whatever_the_margins(tmp_path, table, algorithm):
+    examples = [example(0, [(0, 1), (1, 2)], Preference(0, 1, degree=d), unsafe=(False, False)) for d in Degree]
+    batch, made = labels_of(algorithm, table).batch(examples), tables()
+    gap = (score(made, 0, (0, 1)) - score(made, 0, (1, 2))).item()
+    metrics = learner_on(made, tmp_path).step(batch, algorithm)
+    assert metrics["loss/pairs"].value == pytest.approx(math.log1p(math.exp(-gap)), abs=1e-6)
+    with torch.no_grad():
+        made.scores_XVV.zero_()
+    metrics = learner_on(made, tmp_path).step(batch, algorithm)
+    assert metrics["loss/pairs"].value == pytest.approx(math.log(2), abs=1e-6)
+
+
 def test_every_kind_of_label_keeps_its_pairs_together_when_a_batch_is_split():
     examples = [ranked(0, (0, 1), (1, 2), (2, 2)), ranked(1, (2, 1), (0, 2)), ranked(0, (1, 1), (0, 0))]
     for kind in (OrderedPairs(), SoftPairs(), WholeRankings(), SafetyLabels()):

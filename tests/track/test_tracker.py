@@ -144,6 +144,10 @@ def test_a_figure_that_was_not_counted_is_no_finding() -> None:
     sink = TerminalSink(lambda *_: None)
     sink.write(0, {"value/explained_variance": math.nan})
     assert sink.findings() == []
+    for step, recall in enumerate((math.nan, 0.4, math.nan, math.nan, 0.2, math.nan)):
+        sink.write(step, {"safety/unsafe_recall": recall})
+    (finding,) = sink.findings()
+    assert "safety/unsafe_recall = 0.2 share (2 of 2 steps outside at least 0.5)" in finding
 
 
 def test_without_a_terminal_a_line_is_said_at_every_tenth() -> None:

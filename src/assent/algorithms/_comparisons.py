@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from assent.functional import reward
 from assent.types import ComparisonBatch, Mean
 
 
@@ -11,6 +12,13 @@ def per_prompt(batch: ComparisonBatch, per_pair: Tensor) -> tuple[Tensor, Tensor
     zeros = per_pair.new_zeros(len(batch))
     pairs = zeros.index_add(0, batch.group_P, torch.ones_like(per_pair))
     return zeros.index_add(0, batch.group_P, per_pair) / pairs.clamp(min=1), pairs > 0
+
+
+def pair_metrics(batch: ComparisonBatch, better: Tensor, worse: Tensor) -> dict[str, Mean]:
+    """The loss that the ordered pairs have without margin, of which ln 2 is guessing whatever the margins; and
+    `order_metrics`."""
+    loss_G, has_pairs_G = per_prompt(batch, reward.bradley_terry(better, worse))
+    return {"loss/pairs": Mean.of(loss_G, has_pairs_G)} | order_metrics(better, worse)
 
 
 def order_metrics(better: Tensor, worse: Tensor, ordered: Tensor | None = None) -> dict[str, Mean]:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from assent.algorithms._comparisons import order_metrics, per_prompt
+from assent.algorithms._comparisons import pair_metrics, per_prompt
 from assent.functional import reward
 from assent.protocols import Forward
-from assent.types import ComparisonBatch, Loss, Mean
+from assent.types import ComparisonBatch, Loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,4 +37,4 @@ class RewardModel:
         if self.centering:
             per_pair = per_pair + self.centering * reward.centering(better, worse)
         loss_G, has_pairs_G = per_prompt(batch, per_pair)
-        return Loss(loss_G, has_pairs_G, {"loss/pairs": Mean.of(loss_G, has_pairs_G)} | order_metrics(better, worse))
+        return Loss(loss_G, has_pairs_G, pair_metrics(batch, better, worse))

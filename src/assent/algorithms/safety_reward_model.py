@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from assent.algorithms._comparisons import order_metrics, per_prompt
+from assent.algorithms._comparisons import pair_metrics, per_prompt
 from assent.functional import reward
 from assent.protocols import Forward
 from assent.types import LabelledComparisonBatch, Loss, Mean
@@ -47,9 +47,8 @@ class SafetyRewardModel:
         loss_G, mask_G = ranking_G + self.coefficient * labelling_G, has_pairs_G | (labels_G > 0)
         called_safe_B = (scores > 0).float()
         metrics = {
-            "loss/pairs": Mean.of(ranking_G, has_pairs_G),
             "loss/safety": Mean.of(labelling_G, labels_G > 0),
             "safety/accuracy": Mean.of((called_safe_B == safe_B).float(), labelled_B),
             "safety/unsafe_recall": Mean.of(1 - called_safe_B, labelled_B & ~batch.safe_B),
         }
-        return Loss(loss_G, mask_G, metrics | order_metrics(better, worse))
+        return Loss(loss_G, mask_G, metrics | pair_metrics(batch, better, worse))

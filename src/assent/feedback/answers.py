@@ -3,11 +3,14 @@
 `store.Answered` keeps the order that was shown beside it, and `into_records` turns places into responses.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from assent.feedback.json_form import JsonForm
+from pydantic import Field, TypeAdapter, ValidationError
+
+from assent.errors import DataError
 from assent.records import Degree, Rating
 
 
@@ -138,12 +141,12 @@ class DemonstrationAnswer:
 
 Answer = PairAnswer | RankingAnswer | RatingAnswer | StepsAnswer | EditAnswer | DemonstrationAnswer
 
-_FORM: JsonForm[Answer] = JsonForm(Answer, "an answer")
+_ADAPTER: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])
 
 
 def answer_to_json(answer: Answer) -> str:
     """One line of JSON; `answer_from_json` brings it back equal."""
-    return _FORM.write(answer)
+    return _ADAPTER.dump_json(answer).decode()
 
 
 def answer_from_json(value: str | bytes | Mapping[str, Any]) -> Answer:
@@ -152,4 +155,22 @@ def answer_from_json(value: str | bytes | Mapping[str, Any]) -> Answer:
     Raises:
         DataError: it is not an answer; every fault is named.
     """
-    return _FORM.read(value)
+    try:
+        return _ADAPTER.validate_json(value) if isinstance(value, (str, bytes)) else _ADAPTER.validate_python(value)
+    except ValidationError as error:
+        raise refused("this is not an answer", error) from error
+
+
+def refused(what: str, error: ValidationError) -> DataError:
+    """A pydantic error in words."""
+    faults = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {_plain(e['msg'])}" for e in error.errors()]
+    return DataError(
+        what,
+        got="; ".join(faults),
+        why="what is stored must be what was clicked, whole",
+        fix="mend what is named",
+    )
+
+
+def _plain(message: str) -> str:
+    return re.sub(r"^Value error, ", "", message)

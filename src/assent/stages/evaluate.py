@@ -21,12 +21,12 @@ from assent.models.tokenizer import require_same_tokenizer
 from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import Scorer
 from assent.records import PromptText, Task
-from assent.stages.generation import sample_responses
+from assent.stages.generation import about_broken, sample_responses
 from assent.stages.parts import Generation, ModelRef, answerable, load_policy
 from assent.stages.scorers import GoldRef, RawScore
 from assent.stages.side_by_side import AnyJudge, side_by_side
 from assent.stages.sources import AnyTasks, take
-from assent.track.terminal import SampleRow, sample_table
+from assent.track.terminal import SampleRow, sample_table, short
 from assent.types import Rollout, Sequences
 
 BEST_OF = (1, 2, 4, 8, 16)
@@ -140,8 +140,9 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     (context.out / "results.json").write_text(json.dumps(results, indent=1, default=float) + "\n", encoding="utf-8")
     _write_samples(context, sampled, greedy, base_sampled, base_greedy)
     _show(context, sampled, base_sampled)
-    context.say(results["verdicts"]["sampled"]["text"])
-    context.say(results["verdicts"]["greedy"]["text"])
+    for how in ("sampled", "greedy"):
+        context.say(f"{how.capitalize()}: {results['verdicts'][how]['text']}")
+    context.say(_means(results))
     return _figures(results, rates)
 
 
@@ -253,6 +254,13 @@ def _best_of(
     return [to_json(point) for point in best_of_n_points(chosen_by, gold, ns)]
 
 
+def _means(results: Mapping[str, Any]) -> str:
+    """What the judge said of both, which a win rate does not tell: the share of right answers, for a rule."""
+    mean = {name: short(model["judge"]) for name, model in results["models"].items()}
+    sides = (f"{how} {mean['baseline ' + how]} → {mean['policy ' + how]}" for how in ("sampled", "greedy"))
+    return f"Mean score by {results['judge']}, baseline → policy: {', '.join(sides)}."
+
+
 def _show(context: StageContext, after: Answers, before: Answers) -> None:
     """The first few prompts as a table: they were drawn at random, so nothing is chosen."""
     rows = [
@@ -262,6 +270,8 @@ def _show(context: StageContext, after: Answers, before: Answers) -> None:
         )[:TABLED]
     ]
     context.say(sample_table(rows, title="sampled responses, before and after"))
+    for line in about_broken(text for row in rows for text in (row.before, row.after)):
+        context.say(line)
 
 
 def as_text(prompt: PromptText) -> str:

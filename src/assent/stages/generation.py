@@ -1,6 +1,6 @@
 """Sampling from a policy, as compare, evaluate, chat and epoch selection do it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from assent.models.folders import CausalModel
 from assent.models.placement import narrowed
@@ -12,10 +12,24 @@ from assent.rollout.source import sample
 from assent.stages.parts import Generation, prompt_of
 from assent.types import Prompt, Rollout
 
+BROKEN = "\N{REPLACEMENT CHARACTER}"
+"""What decoders put in the place of bytes that are no character."""
+
 
 def decoder(causal: CausalModel) -> Callable[[Sequence[int]], str]:
     """Token ids to text without special tokens."""
     return lambda ids: str(causal.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def about_broken(texts: Iterable[str]) -> tuple[str, ...]:
+    """What to tell a reader of texts in which bytes that are no character stand as U+FFFD; nothing without any.
+
+    Tokens of byte-level vocabularies are bytes. A policy gives a little probability to every one of them, the 128 that
+    are no character alone included (2e-6 a token in the embedded domain), and a limit of tokens may cut a character.
+    """
+    if not any(BROKEN in text for text in texts):
+        return ()
+    return (f"{BROKEN}: here the model sampled a byte that is no character, or was cut off within one.",)
 
 
 def engine_of(causal: CausalModel, *, slots: int) -> NativeEngine:

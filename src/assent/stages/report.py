@@ -30,11 +30,14 @@ from assent.evals.win_rate import KindRow, Verdict, WinRate
 from assent.pipeline.artefact import Artefact
 from assent.pipeline.references import Reference
 from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
+from assent.stages.generation import about_broken
 from assent.stages.lines import lines_of
 from assent.stages.scorers import RewardSpec
 from assent.track.catalogue import lookup
 
 PAGE = "report.html"
+HOW = ("sampled", "greedy")
+"""How an evaluation draws responses."""
 
 PANELS: Mapping[str, tuple[str, ...]] = {
     "pretrain": ("loss/tokens",),
@@ -76,7 +79,14 @@ KEY_FIGURES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "rl": (("objective/kl", "KL, nats per response"), ("objective/scores", "score")),
     "select": (("demonstrations", "demonstrations kept"), ("prompts_all_equal", "prompts with equal scores")),
     "accept": (("accepted", "accepted, 1 or 0"),),
-    "evaluate": (("win_sampled", "win rate, sampled"), ("win_greedy", "win rate, greedy")),
+    "evaluate": (
+        ("win_sampled", "win rate, sampled"),
+        ("win_greedy", "win rate, greedy"),
+        ("policy_sampled_judge", "score, sampled"),
+        ("baseline_sampled_judge", "of the baseline"),
+        ("policy_sampled_unsafe", "share unsafe, sampled"),
+        ("baseline_sampled_unsafe", "of the baseline"),
+    ),
 }
 
 
@@ -98,6 +108,7 @@ def run(spec: ReportSpec, context: StageContext) -> Mapping[str, float]:
     told = [context.inputs[name] for name in spec.of]
     kinds = {a.kind: a for a in told}
     results = _json(kinds["evaluate"].folder / "results.json") if "evaluate" in kinds else {}
+    samples = _samples(kinds.get("evaluate"), spec.samples, context.seed)
     report = Report(
         title=spec.title,
         verdict=_verdict(results),
@@ -106,10 +117,11 @@ def run(spec: ReportSpec, context: StageContext) -> Mapping[str, float]:
         facts=_facts(results),
         contests=_contests(results),
         kinds=_kinds(results),
-        samples=_samples(kinds.get("evaluate"), spec.samples, context.seed),
+        samples=samples,
+        sample_notes=about_broken(text for sample in samples for text in (sample.before, sample.after)),
         before="before (baseline, sampled)",
         after="after (policy, sampled)",
-        sample_judge="the judge",
+        sample_judge=results.get("judge", "the judge"),
         overoptimisation=_curves_over_kl(told, results),
         card=ReportCard.from_json(_json(a.folder / "card.json")) if (a := kinds.get("reward_model")) else None,
         curves=tuple(p for a in told for p in (*_panels(a), *_best_of_n_panels(a))),
@@ -134,7 +146,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _verdict(results: Mapping[str, Any]) -> Verdict:
     if not results:
         return Verdict("This run was not evaluated.", None)
-    parts = [from_json(Verdict, results["verdicts"][name]) for name in ("sampled", "greedy")]
+    parts = [from_json(Verdict, results["verdicts"][name]) for name in HOW]
     agree = parts[0].improved if parts[0].improved == parts[1].improved else None
     text = f"Sampled: {parts[0].text} Greedy: {parts[1].text}"
     return Verdict(text, agree)
@@ -144,7 +156,7 @@ def _facts(results: Mapping[str, Any]) -> tuple[Fact, ...]:
     if not results:
         return ()
     facts = []
-    for name in ("sampled", "greedy"):
+    for name in HOW:
         rate = from_json(WinRate, results["win_rates"][name])
         low, high = rate.interval.low, rate.interval.high
         facts.append(Fact(f"win rate, {name}", f"{100 * rate.rate:.1f} %", f"{100 * low:.1f}–{100 * high:.1f} %"))
@@ -152,6 +164,8 @@ def _facts(results: Mapping[str, Any]) -> tuple[Fact, ...]:
     before, after = results["models"]["baseline sampled"], results["models"]["policy sampled"]
     facts.append(Fact("length", f"{after['length']:.1f} tokens", f"{before['length']:.1f} before"))
     facts.append(Fact("ended", f"{100 * after['ended']:.1f} %", f"{100 * before['ended']:.1f} % before"))
+    said = {how: tuple(results["models"][f"{who} {how}"]["judge"] for who in ("policy", "baseline")) for how in HOW}
+    facts += [Fact(f"{results['judge']}, {how}", f"{a:.2f}", f"{b:.2f} before") for how, (a, b) in said.items()]
     if "correctness" in results:
         rows = results["correctness"]
         after_c, before_c = rows["policy greedy"]["all"]["mean"], rows["baseline greedy"]["all"]["mean"]
@@ -168,7 +182,7 @@ def _contests(results: Mapping[str, Any]) -> tuple[Contest, ...]:
 def _side_by_side(said: Mapping[str, Any] | None) -> Iterator[Contest]:
     if said is None:
         return
-    for name in (how for how in ("sampled", "greedy") if how in said):
+    for name in (how for how in HOW if how in said):
         yield Contest(f"{name}, side by side", said["judge"], from_json(WinRate, said[name]["rate"]))
         for about, rate in said[name]["about"].items():
             yield Contest(f"{name}, side by side, {about}", said["judge"], from_json(WinRate, rate))

@@ -65,7 +65,10 @@ Show = Callable[[int, int, str], None]
 
 
 class TerminalSink:
-    """Keeps the newest value of each metric and how often it was outside its healthy range."""
+    """Keeps the newest value of each metric and how often it was outside its healthy range.
+
+    nan means that nothing was counted (no unsafe response in this batch): it leaves what was known as it is.
+    """
 
     name = "terminal"
 
@@ -77,8 +80,9 @@ class TerminalSink:
         self.steps: dict[str, int] = {}
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.newest |= metrics
-        for name, value in metrics.items():
+        counted = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        self.newest |= counted
+        for name, value in counted.items():
             self.steps[name] = self.steps.get(name, 0) + 1
             if _is_outside(lookup(name), value):
                 self.outside[name] = self.outside.get(name, 0) + 1
@@ -115,8 +119,7 @@ class TerminalSink:
 
 
 def _is_outside(metric: Metric, value: float) -> bool:
-    """nan means that nothing was counted, which is not a finding."""
-    return metric.healthy is not None and not math.isnan(value) and not metric.healthy.holds(value)
+    return metric.healthy is not None and not metric.healthy.holds(value)
 
 
 def short(value: float) -> str:

@@ -131,6 +131,7 @@ class Report:
         summary: a paragraph on what was done; may be empty.
         facts: four to eight figures under the verdict.
         samples: see `choose_samples`.
+        sample_notes: what a reader of the samples should know.
         before, after: what the two responses are called, such as "SFT" and "PPO".
         sample_judge: whose scores the samples carry.
         chat: commands that talk to the result.
@@ -147,6 +148,7 @@ class Report:
     contests: tuple[Contest, ...] = ()
     kinds: tuple[KindTable, ...] = ()
     samples: tuple[Sample, ...] = ()
+    sample_notes: tuple[str, ...] = ()
     before: str = "SFT"
     after: str = "PPO"
     sample_judge: str = "gold"

@@ -12,7 +12,8 @@ OBJECTIVE = Section(
             "mean over responses of the score the policy is trained on, after normalisation, clipping and penalties",
             None,
             "It should rise and level off. If it rises while the held-out judge falls, the reward model is being "
-            "exploited: raise the KL coefficient, stop earlier, or improve the reward model.",
+            "exploited: raise the KL coefficient, stop earlier, or improve the reward model. Of scores whitened over "
+            "each batch it is 0 by construction: look at `score/NAME`, as it was given.",
             "score",
         ),
         Metric(

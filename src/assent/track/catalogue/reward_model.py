@@ -7,7 +7,8 @@ REWARD_MODEL = Section(
     "",
     (
         Metric(
-            "loss/pairs", "nats per pair", "mean over prompts of the mean loss over the prompt's ordered pairs",
+            "loss/pairs", "nats per pair", "mean over prompts of the mean loss over the prompt's ordered pairs, "
+            "without margin and centring",
             Range(high=0.75),
             "ln 2 = 0.693 is guessing. Above it, the model is sure and wrong: lower the learning rate and check which "
             "response is the preferred one in the data.",
