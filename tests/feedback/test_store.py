@@ -9,7 +9,6 @@ import time
 from collections import Counter
 
 import pytest
-from postgres import server
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -20,25 +19,6 @@ from assent.feedback.store import Store
 from assent.records import Degree
 
 LEFT, RIGHT = PairAnswer({"overall": Choice(0, Degree.BETTER)}), PairAnswer({"overall": Choice(1)})
-
-
-@pytest.fixture(scope="session")
-def postgres():
-    with server() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/feedback.db"
-    base = request.getfixturevalue("postgres")
-    name = f"t{time.time_ns()}"
-    admin = Store.open(base)
-    with admin.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    admin.close()
-    return base.replace("/postgres?", f"/{name}?")
 
 
 class Clock:
@@ -207,8 +187,23 @@ def test_an_edit_replaces_and_both_stay(store):
     store.answer(shown.token, LEFT, 2, annotator="ada")
     store.edit(shown.token, RIGHT, 3, annotator="ada")
     assert [(a.answer, a.seconds) for a in store.answers()] == [(RIGHT, 3)] and store.progress().seconds == 3
+    for wrong in (-1, float("nan"), float("inf")):
+        with pytest.raises(DataError, match="seconds are a number"):
+            store.edit(shown.token, LEFT, wrong, annotator="ada")
+    assert [a.seconds for a in store.answers()] == [3]
     store.undo("ada")
     assert list(store.answers()) == [] and store.progress().answered == store.progress().answers == 0
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf")])
+def test_seconds_that_are_none_are_refused_wherever_an_answer_comes_from(store, wrong):
+    store.add(questions(1))
+    shown = store.next("ada")
+    with pytest.raises(DataError, match="seconds are a number"):
+        store.answer(shown.token, LEFT, wrong, annotator="ada")
+    with pytest.raises(DataError, match="seconds are a number"):
+        store.give("q0000", LEFT, annotator="a judge", token="t", seconds=wrong)
+    assert list(store.answers()) == []
 
 
 def test_skips_pass_a_question_on_until_too_many_did_and_a_flag_ends_it(store):

@@ -3,14 +3,11 @@
 `store.Answered` keeps the order that was shown beside it, and `into_records` turns places into responses.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
-
-from assent.errors import DataError
+from assent.feedback.json_form import JsonForm
 from assent.records import Degree, Rating
 
 
@@ -141,12 +138,12 @@ class DemonstrationAnswer:
 
 Answer = PairAnswer | RankingAnswer | RatingAnswer | StepsAnswer | EditAnswer | DemonstrationAnswer
 
-_ADAPTER: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])
+_FORM: JsonForm[Answer] = JsonForm(Answer, "an answer")
 
 
 def answer_to_json(answer: Answer) -> str:
     """One line of JSON; `answer_from_json` brings it back equal."""
-    return _ADAPTER.dump_json(answer).decode()
+    return _FORM.write(answer)
 
 
 def answer_from_json(value: str | bytes | Mapping[str, Any]) -> Answer:
@@ -155,22 +152,4 @@ def answer_from_json(value: str | bytes | Mapping[str, Any]) -> Answer:
     Raises:
         DataError: it is not an answer; every fault is named.
     """
-    try:
-        return _ADAPTER.validate_json(value) if isinstance(value, (str, bytes)) else _ADAPTER.validate_python(value)
-    except ValidationError as error:
-        raise refused("this is not an answer", error) from error
-
-
-def refused(what: str, error: ValidationError) -> DataError:
-    """A pydantic error in words."""
-    faults = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {_plain(e['msg'])}" for e in error.errors()]
-    return DataError(
-        what,
-        got="; ".join(faults),
-        why="what is stored must be what was clicked, whole",
-        fix="mend what is named",
-    )
-
-
-def _plain(message: str) -> str:
-    return re.sub(r"^Value error, ", "", message)
+    return _FORM.read(value)

@@ -17,9 +17,6 @@ from assent.feedback.questions import RatingQuestion, StepsQuestion
 from assent.feedback.store.values import Answered
 from assent.records import Comparison, Demonstration, Judgement, LabelledSolution, Preference, Record
 
-EVEN = 1e-9
-"""A probability nearer to one half than this is a tie."""
-
 
 def records(answered: Answered, dimension: str | None = None) -> list[Record]:
     """Everything that one answer teaches.
@@ -81,14 +78,7 @@ def _comparison(answered: Answered, responses: Sequence[str], pairs: Sequence[Pr
 def _graded(answered: Answered, dimension: str) -> list[Preference]:
     """The pairs with the probabilities that a model gave; empty where there are none."""
     said = answered.by.get("probabilities", {}).get(dimension, []) if answered.by_model else []
-    return [_likely(i, j, a) for i, j, a in said]
-
-
-def _likely(i: int, j: int, probability: float) -> Preference:
-    if abs(probability - 0.5) < EVEN:
-        return Preference(i, j, tie=True, probability=0.5)
-    first = probability > 0.5
-    return Preference(*((i, j) if first else (j, i)), probability=probability if first else 1 - probability)
+    return [Preference.likely(i, j, p) for i, j, p in said]
 
 
 def ranks_of(answered: Answered) -> dict[str, tuple[int, ...]]:

@@ -8,9 +8,7 @@ Every kind is a frozen value with `responses`, the texts that are shown (in a ra
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, NoReturn
-
-from pydantic import Field, TypeAdapter, ValidationError
+from typing import Any, ClassVar, Literal, NoReturn
 
 from assent.errors import DataError
 from assent.feedback.answers import (
@@ -21,8 +19,8 @@ from assent.feedback.answers import (
     RankingAnswer,
     RatingAnswer,
     StepsAnswer,
-    refused,
 )
+from assent.feedback.json_form import JsonForm
 from assent.records import PromptText, Rating
 
 OVERALL = ("overall",)
@@ -262,12 +260,12 @@ class DemonstrationQuestion:
 
 Question = PairQuestion | RankingQuestion | RatingQuestion | StepsQuestion | EditQuestion | DemonstrationQuestion
 
-_ADAPTER: TypeAdapter[Question] = TypeAdapter(Annotated[Question, Field(discriminator="kind")])
+_FORM: JsonForm[Question] = JsonForm(Question, "a question")
 
 
 def question_to_json(question: Question) -> str:
     """One line of JSON; `question_from_json` brings it back equal."""
-    return _ADAPTER.dump_json(question).decode()
+    return _FORM.write(question)
 
 
 def question_from_json(value: str | bytes | Mapping[str, Any]) -> Question:
@@ -276,10 +274,7 @@ def question_from_json(value: str | bytes | Mapping[str, Any]) -> Question:
     Raises:
         DataError: it is not a question; every fault is named.
     """
-    try:
-        return _ADAPTER.validate_json(value) if isinstance(value, (str, bytes)) else _ADAPTER.validate_python(value)
-    except ValidationError as error:
-        raise refused("this is not a question", error) from error
+    return _FORM.read(value)
 
 
 def identity(*parts: object) -> str:

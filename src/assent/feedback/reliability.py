@@ -22,9 +22,6 @@ TOLERANCE = 1e-10
 
 MOST_STEPS = 2000
 
-EVEN = 1e-9
-"""Probabilities this close to one half are a tie."""
-
 
 # --------------------------------------------------------------------------------------------------------- Dawid-Skene
 
@@ -270,12 +267,10 @@ def _softened(comparisons: Sequence[Comparison], first: Mapping[Judged, float], 
 def _soft(c: Comparison, i: int, j: int, first: Mapping[Judged, float]) -> Preference:
     a, b = c.responses[i], c.responses[j]
     if a == b:
-        return Preference(i, j, tie=True, probability=0.5)
+        return Preference.likely(i, j, 0.5)
     straight = Judged(c.prompt, a, b)
     p = first[straight] if straight in first else 1 - first[Judged(c.prompt, b, a)]
-    if abs(p - 0.5) < EVEN:
-        return Preference(i, j, tie=True, probability=0.5)
-    return Preference(i, j, probability=p) if p > 0.5 else Preference(j, i, probability=1 - p)
+    return Preference.likely(i, j, p)
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers

@@ -4,8 +4,9 @@ import pytest
 
 pytest.importorskip("fastapi")
 
+from benchmarks.local_servers import served
 from fastapi.testclient import TestClient
-from tests.feedback.page.browser import served, started
+from tests.feedback.page.browser import started
 from tests.feedback.page.questions import KINDS, MANY
 
 from assent.feedback.page.app import create_app

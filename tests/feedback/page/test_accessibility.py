@@ -1,7 +1,7 @@
 """axe finds nothing serious or critical on any page, in both themes and both languages."""
 
 import pytest
-from tests.feedback.page.browser import served
+from benchmarks.local_servers import served
 from tests.feedback.page.questions import HOSTILE, KINDS, MANY
 
 from assent.feedback.answers import Choice, PairAnswer

@@ -4,8 +4,8 @@ import html
 import re
 
 import pytest
+from benchmarks.local_servers import served
 from fastapi.testclient import TestClient
-from tests.feedback.page.browser import served
 from tests.feedback.page.questions import HOSTILE, field, sign_in
 
 from assent.feedback.answers import Choice

@@ -7,22 +7,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from assent.errors import DataError
 from assent.feedback.answers import Answer, answer_to_json
-from assent.feedback.questions import Question, question_from_json, question_to_json
-from assent.feedback.store import queue, rows
+from assent.feedback.questions import Question, question_to_json
+from assent.feedback.store import looking, queue, rows
 from assent.feedback.store.database import Database
-from assent.feedback.store.rows import EVENT, QUESTION
-from assent.feedback.store.tables import InvitationRow, TallyRow
+from assent.feedback.store.rows import EVENT
+from assent.feedback.store.tables import InvitationRow
 from assent.feedback.store.values import Answered, Happened, Progress, Shown
 
 INVITATION = InvitationRow.__table__  # type: ignore[attr-defined]
-TALLY = TallyRow.__table__  # type: ignore[attr-defined]
-CHUNK = 500
-"""Answers or events read at a time."""
 ADDED = 5000
 """Questions added at a time; others may write in between."""
 LONGEST_NAME = 100
@@ -194,6 +191,7 @@ class Store:
         Raises:
             DataError: no such showing of this annotator, an answer that does not fit, or another answer than before.
         """
+        _measured(seconds)
         for last in (False, True):
             try:
                 with self.database.write() as connection:
@@ -208,8 +206,6 @@ class Store:
         showing = rows.showing_of(connection, token, annotator)
         question = rows.question_of(connection, showing.question_id)
         question.check(answer)
-        if not 0 <= seconds < float("inf"):
-            raise DataError("seconds are a number, 0 or more", got=seconds, why="pace is reported", fix="measure them")
         done = connection.execute(select(EVENT).where(EVENT.c.once == f"done/{token}")).first()
         if done is not None:
             rows.refuse_other(done, answer)
@@ -254,6 +250,7 @@ class Store:
             DataError: the answer does not fit, or there is no such question.
         """
         _named(annotator)
+        _measured(seconds)
         with self.database.write() as connection:
             queue.lock_reader(connection, annotator)
             if connection.execute(select(EVENT.c.seq).where(EVENT.c.once == f"done/{token}")).first() is not None:
@@ -272,6 +269,7 @@ class Store:
         Raises:
             DataError: no answer stands, or the new one does not fit.
         """
+        _measured(seconds)
         with self.database.write() as connection:
             queue.lock_reader(connection, annotator)
             showing = rows.showing_of(connection, token, annotator)
@@ -379,83 +377,43 @@ class Store:
             after: only those with a higher `seq`.
             as_of: `seq` of the last event that counts: the same answers today and in a year, whatever came later.
         """
-        where = rows.standing(as_of).join(QUESTION, QUESTION.c.id == EVENT.c.question_id).add_columns(QUESTION.c.gold)
-        for column, value in ((EVENT.c.batch, batch), (EVENT.c.annotator, annotator), (QUESTION.c.kind, kind)):
-            if value is not None:
-                where = where.where(column == value)
-        while True:
-            with self.database.read() as connection:
-                part = connection.execute(where.where(EVENT.c.seq > after).order_by(EVENT.c.seq).limit(CHUNK)).all()
-            if not part:
-                return
-            yield from (rows.made(row, row.gold) for row in part)
-            after = part[-1].seq
+        return looking.answers(self.database, batch, annotator, kind, after, as_of)
 
     def latest(self, annotator: str, count: int) -> list[Answered]:
         """The last answers of an annotator that stand, the last first; as fast in a store of a million."""
-        gold = rows.standing().join(QUESTION, QUESTION.c.id == EVENT.c.question_id).add_columns(QUESTION.c.gold)
-        mine = gold.where(EVENT.c.annotator == annotator).order_by(EVENT.c.seq.desc()).limit(count)
-        with self.database.read() as connection:
-            return [rows.made(row, row.gold) for row in connection.execute(mine)]
+        return looking.latest(self.database, annotator, count)
 
     def last_event(self) -> int:
         """`seq` of what happened last; 0 where nothing has."""
-        with self.database.read() as connection:
-            return int(connection.execute(select(func.max(EVENT.c.seq))).scalar() or 0)
+        return looking.last_event(self.database)
 
     def progress(self, *, batch: str | None = None, annotator: str | None = None) -> Progress:
         """The counts of a batch, or of all; of an annotator, or of all of them."""
-        counts = select(TALLY.c.what, func.sum(TALLY.c.count)).where(TALLY.c.annotator == (annotator or ""))
-        counts = counts if batch is None else counts.where(TALLY.c.batch == batch)
-        with self.database.read() as connection:
-            found = {what: int(n) for what, n in connection.execute(counts.group_by(TALLY.c.what))}
-        return Progress(seconds=found.pop("milliseconds", 0) / 1000, **found)
+        return looking.progress(self.database, batch, annotator)
 
     def mixed_in(self, ordinary: int) -> int:
         """Gold questions that somebody who is shown so many others will have met, about."""
         if not self.gold_every:
             return 0
-        with self.database.read() as connection:
-            there = connection.execute(select(func.count()).where(rows.SLOT.c.state == "gold")).scalar_one()
-        return int(there) if self.gold_every == 1 else min(int(there), round(ordinary / (self.gold_every - 1)))
+        there = looking.gold_questions(self.database)
+        return there if self.gold_every == 1 else min(there, round(ordinary / (self.gold_every - 1)))
 
     def annotators(self, *, batch: str | None = None) -> dict[str, Progress]:
         """The progress of everyone who answered, skipped or flagged anything, by name."""
-        names = select(TALLY.c.annotator).where(TALLY.c.annotator != "").distinct().order_by(TALLY.c.annotator)
-        names = names if batch is None else names.where(TALLY.c.batch == batch)
-        with self.database.read() as connection:
-            found = list(connection.execute(names).scalars())
-        return {name: self.progress(batch=batch, annotator=name) for name in found}
+        names = looking.annotators(self.database, batch)
+        return {name: self.progress(batch=batch, annotator=name) for name in names}
 
     def batches(self) -> list[str]:
         """The names of all batches."""
-        with self.database.read() as connection:
-            names = select(TALLY.c.batch).where(TALLY.c.annotator == "").distinct().order_by(TALLY.c.batch)
-            return list(connection.execute(names).scalars())
+        return looking.batches(self.database)
 
     def questions(self, *, batch: str | None = None) -> Iterator[Question]:
         """The questions, by id; gold ones included."""
-        after = ""
-        while True:
-            part = select(QUESTION).where(QUESTION.c.id > after).order_by(QUESTION.c.id).limit(CHUNK)
-            with self.database.read() as connection:
-                found = connection.execute(part if batch is None else part.where(QUESTION.c.batch == batch)).all()
-            if not found:
-                return
-            yield from (question_from_json(row.body) for row in found)
-            after = found[-1].id
+        return looking.questions(self.database, batch)
 
     def events(self, *, after: int = 0, annotator: str | None = None) -> Iterator[Happened]:
         """Everything that happened, withdrawn or not, in order."""
-        part = select(EVENT) if annotator is None else select(EVENT).where(EVENT.c.annotator == annotator)
-        while True:
-            with self.database.read() as connection:
-                found = connection.execute(part.where(EVENT.c.seq > after).order_by(EVENT.c.seq).limit(CHUNK)).all()
-            if not found:
-                return
-            for r in found:
-                yield Happened(r.seq, r.what, r.question_id, r.batch, r.annotator, r.token, r.of, r.body, r.at)
-            after = found[-1].seq
+        return looking.events(self.database, after, annotator)
 
     # -------------------------------------------------------------------------------------------- people
 
@@ -498,3 +456,8 @@ def _named(name: str) -> None:
             why="every answer is kept with who gave it",
             fix="give a name",
         )
+
+
+def _measured(seconds: float) -> None:
+    if not 0 <= seconds < float("inf"):
+        raise DataError("seconds are a number, 0 or more", got=seconds, why="pace is reported", fix="measure them")
