@@ -1,6 +1,7 @@
 """Which examples make up a step, and where a source stands: a pure function of seed, epoch and batch size."""
 
 import hashlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -112,6 +113,6 @@ def digest_of(parts: Iterable[Sequence[int] | Tensor]) -> str:
     """Identity of the data in its order; lengths are hashed too, so that moving a boundary is seen."""
     digest = hashlib.sha256()
     for part in parts:
-        ids = torch.as_tensor(part, dtype=torch.int64)
-        digest.update(len(ids).to_bytes(8, "little") + ids.numpy().tobytes())
+        ids = part.to(torch.int64).numpy() if isinstance(part, Tensor) else array("q", part)
+        digest.update(len(ids).to_bytes(8, "little") + ids.tobytes())
     return digest.hexdigest()[:16]

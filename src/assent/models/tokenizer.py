@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from assent.errors import ArtefactError, ConfigError, ContractError, DataError
+from assent.models.words import encode_each
 from assent.records import Message, PromptText
 from assent.types import ends_by_text
 
@@ -171,7 +172,7 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """`encode_text` of each, in one call: several times faster where there are thousands."""
-    return [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+    return encode_each(tokenizer, texts)
 
 
 def adds_begin(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -2,7 +2,9 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 from assent.data.domain import words as w
 from assent.data.domain.cases import Case
@@ -11,7 +13,7 @@ from assent.data.domain.claims import EXPERT, REFUSE, UNSAID, UNSURE, Claim, rig
 Odds = Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Style:
     """How a group of writers answers.
 
@@ -25,6 +27,11 @@ class Style:
     courteous: float
     filler: float
     rude: float
+
+    @cached_property
+    def odds(self) -> Mapping[str, tuple[tuple[str, ...], tuple[float, ...]]]:
+        """For each row of `content`, the defects and their weights summed up to each."""
+        return {row: (tuple(odds), tuple(accumulate(odds.values()))) for row, odds in self.content.items()}
 
 
 FORUM = Style(
@@ -63,8 +70,8 @@ HURRIED = Style(
 def write(case: Case, style: Style, rng: random.Random) -> str:
     """One response in a style; it starts with a space."""
     row = "unsaid" if case.asked in w.UNSAID else case.kind
-    odds = style.content[row]
-    defect = rng.choices(tuple(odds), tuple(odds.values()))[0]
+    defects, up_to = style.odds[row]
+    defect = rng.choices(defects, cum_weights=up_to)[0]
     return dress(say(_claim(case, defect, rng)), style, rng)
 
 
@@ -124,7 +131,7 @@ def _astray(case: Case, rng: random.Random) -> Claim:
 def _right_in_any_order(case: Case, rng: random.Random) -> Claim:
     right = right_claim(case)
     if case.kind in ("summary", "reply"):
-        return replace(right, things=(rng.choice(case.aspects), case.product))
+        return Claim(right.act, right.liked, (rng.choice(case.aspects), case.product))
     return right
 
 

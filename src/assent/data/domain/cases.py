@@ -13,6 +13,7 @@ import hashlib
 import random
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from assent.data.domain import words as w
 from assent.errors import DataError
@@ -90,7 +91,10 @@ def draw_question(kind: str, core: str, rng: random.Random) -> str:
     if kind != "question":
         return QUESTIONS.get(kind, core)
     form = rng.choice(w.OPINION_QUESTIONS if rng.random() < 0.5 else tuple(w.UNSAID))
-    return form.format(_review(core).product)
+    review = _review(core)
+    if review is None:
+        raise DataError("a review has an unknown form", got=core, why="nothing could be asked about it", fix="mend it")
+    return form.format(review.product)
 
 
 def frame(kind: str, core: str, question: str) -> str:
@@ -135,21 +139,31 @@ def read_prompt(prompt: object) -> Case:
     return case
 
 
-def _review(core: str) -> Case:
+@lru_cache(maxsize=256)
+def _review(core: str) -> Case | None:
+    """What a review says; kept, because a thread asks several things about one."""
     found = _REVIEW.fullmatch(core)
     if not found:
-        raise DataError("a review has an unknown form", got=core, why="nothing could be asked about it", fix="mend it")
-    parts = found.groupdict()
-    product = next(v for k, v in parts.items() if k.startswith("p") and v)
-    return Case("", core, "", parts["x"] in w.GOOD, product, (parts["a"], parts["b"]))
+        return None
+    *products, adjective, a, _, b = found.groups()
+    return Case("", core, "", adjective in w.GOOD, next(p for p in products if p), (a, b))
+
+
+@lru_cache(maxsize=256)
+def _forms(product: str) -> dict[str, str]:
+    """The forms of questions on a product's review, by how they read."""
+    return {form.format(product): form for form in reversed((*w.OPINION_QUESTIONS, *w.UNSAID))}
+
+
+_ON_REVIEW = {QUESTIONS[kind]: kind for kind in ("summary", "reply")}
 
 
 def _about_review(prompt: str, core: str, question: str) -> Case | None:
-    if not _REVIEW.fullmatch(core):
-        return None
     review = _review(core)
-    form = next((f for f in (*w.OPINION_QUESTIONS, *w.UNSAID) if f.format(review.product) == question), "")
-    kind = "question" if form else {QUESTIONS[k]: k for k in ("summary", "reply")}.get(question)
+    if review is None:
+        return None
+    form = _forms(review.product).get(question, "")
+    kind = "question" if form else _ON_REVIEW.get(question)
     if kind is None:
         return None
     return Case(kind, core, prompt, review.liked, review.product, review.aspects, asked=form)
