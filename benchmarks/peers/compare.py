@@ -118,7 +118,7 @@ def measured(case: Case, size: str, family: str, folder: Path, options: argparse
     ours, theirs, loads = turns_of(case, folder, options)
     row: dict = {
         "case": case.name, "size": size, "family": family, "threads": options.threads, "pairs": len(ours) - 1,
-        "date": datetime.date.today().isoformat(), "load": statistics.median(loads),
+        "date": datetime.date.today().isoformat(), "load": statistics.median(loads), "nice": os.nice(0),
         "versions": versions(options.peers / case.peer / "bin" / "python"), "code": code,
     }  # fmt: skip
     if case.same:
@@ -130,6 +130,7 @@ def measured(case: Case, size: str, family: str, folder: Path, options: argparse
     for clock in ("wall", "cpu"):
         row[f"ratio_{clock}"] = summary([(a["units"] / a[clock]) / (b["units"] / b[clock]) for a, b in pairs])
     row["memory_mb"] = [ours[-1]["peak_mb"], theirs[-1]["peak_mb"]]
+    row["before_mb"] = [ours[-1]["before_mb"], theirs[-1]["before_mb"]]
     row["memory_ratio"] = ours[-1]["peak_mb"] / theirs[-1]["peak_mb"]
     limit = limits_of(options.ours, options.threads, options.core)
     row["limits"] = limit

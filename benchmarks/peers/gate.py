@@ -17,6 +17,7 @@ class Gate:
         self.answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         self.started = (0.0, 0.0)
+        self.before_mb = 0.0
         self.losses: list[float] = []
         self.slots = 0
         self.lengths: list[int] = []
@@ -35,6 +36,8 @@ class Gate:
         order = sys.stdin.readline().strip()
         if order != "go":
             os._exit(0)
+        # Of libraries and models, before any work: what a process peaks at beyond it is what the work itself takes.
+        self.before_mb = self.before_mb or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         self.losses, self.slots, self.lengths = [], 0, []
         self.started = (time.perf_counter(), time.process_time())
 
@@ -43,6 +46,7 @@ class Gate:
         wall, cpu = time.perf_counter() - self.started[0], time.process_time() - self.started[1]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         answer = {"units": units, "wall": wall, "cpu": cpu, "losses": self.losses, "peak_mb": peak}
+        answer["before_mb"] = self.before_mb
         answer |= {"slots": self.slots} if self.slots else {}
         answer |= {"length": sum(self.lengths) / len(self.lengths)} if self.lengths else {}
         answer |= more

@@ -68,10 +68,10 @@ def seconds_at_limit(
         return None
     answer = sum(a["length"] for a in answers) / len(answers)
     if case.name.startswith("GRPO"):
-        # Old and reference log-probabilities forward, then one pass forward and backward; a prompt serves eight.
-        passes = 5 * 2 * (trunk * (prompt / 8 + answer) + head * answer) * units / speed
+        # Reference forward, then one pass forward and backward; a prompt serves eight, and the sampler says the rest.
+        passes = 4 * 2 * (trunk * (prompt / 8 + answer) + head * answer) * units / speed
         return passes + _decoding(units * answer, 32, trunk + head, speed, limit)
-    reads = 2 + 4 * 3  # old and reference, four epochs of forward and backward
+    reads = 1 + 4 * 3  # reference, four epochs of forward and backward; what the sampler said is not computed again
     critics = 2 * (1 + 1 + 4 * 3) * trunk * (prompt + answer)  # judge, values, four epochs
     critic = 2 * trunk * (prompt + answer) if case.ours == "ppo_shared" else critics
     policy = reads * 2 * (trunk * (prompt + answer) + head * answer)

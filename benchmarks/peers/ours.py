@@ -5,7 +5,6 @@ their order is the other side's.
 """
 
 import argparse
-import copy
 import itertools
 import json
 import os
@@ -224,7 +223,7 @@ def rollouts(folder: Path, rows: list[dict]) -> None:
     """32 slots, as the other side's 32 rows; a slot is refilled when its sequence ends where more prompts wait, so that
     several batches are asked for at once."""
     causal = load_causal(folder / "policy")
-    source = source_of(NativeEngine(copy.deepcopy(causal.model), slots=32), rows, prompts=32 * WAITING, samples=1)
+    source = source_of(NativeEngine(causal.model, slots=32), rows, prompts=32 * WAITING, samples=1)
     for step in itertools.count():
         gate.wait()
         gate.done(sum(len(r.token_ids) for r in source.rollouts(step)))

@@ -15,17 +15,19 @@ def write(every: dict, path: Path) -> None:
         "",
         "Ratio = units a second of Assent over those of the other side, fp32, turn by turn on the same core:",
         "median (lowest to highest). By CPU time = by the process's own seconds, which other jobs of a shared",
-        "machine disturb least; where the load was above 1 it is the one to read. Memory = peak resident memory of the",
-        "process, libraries included, ours over theirs. Losses of the first 10 steps agree where the algorithm is the",
-        "same, else no ratio is given. Limit = least FLOPs over matmul speed (decoding: or weights over memory speed),",
+        "machine disturb least; where the load was above 1 it is the one to read. Below nice 0 both sides ran before",
+        "other work. Memory = peak resident memory of the process, libraries included, ours over theirs; of the work =",
+        "the same less what stood there before the first turn (libraries, models, data). Losses of the first 10 steps",
+        "agree where the algorithm is the same, else no ratio is given. Limit = least FLOPs over matmul speed",
+        "(decoding: or weights over memory speed),",
         "measured in the same run; 100 % is out of reach. PPO and GRPO step at a rate of 1e-6 on both sides, so that",
         "the lengths of the responses stay those of the common policy; their mean differs by chance (a column below),",
         "and a rate counts episodes or completions. Ours: micro-batches of up to 4096 slots.",
         "",
         "## Targets",
         "",
-        "| work | size | target | by CPU time | met | memory (target 0.5) | met |",
-        "|---|---|---|---|---|---|---|",
+        "| work | size | target | by CPU time | met | memory (target 0.5) | met | memory of the work |",
+        "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for case in CASES:
         for size, target in case.targets.items():
@@ -34,8 +36,9 @@ def write(every: dict, path: Path) -> None:
         "",
         "## Every measurement",
         "",
-        "| work | model | threads | TRL | pairs, load | CPU time | wall | ours /s, theirs /s (CPU) | MB ours, theirs "
-        "| share of limit ours, theirs | slots run, ours / theirs | largest loss gap | mean length | date, code |",
+        "| work | model | threads | TRL | pairs, load, nice | CPU time | wall | ours /s, theirs /s (CPU) "
+        "| MB ours, theirs | share of limit ours, theirs | slots run, ours / theirs | largest loss gap | mean length "
+        "| date, code |",
         "|" + "---|" * 14,
     ]
     lines += [_detail(row) for row in sorted(every["rows"], key=lambda r: (r["case"], r["size"], r["family"]))]
@@ -51,13 +54,20 @@ def _target(name: str, size: str, target: float, rows: list[dict]) -> str:
     good = [r for r in found if "ratio_cpu" in r]
     if not good:
         why = found[-1].get("refused", found[-1].get("failed", "")) if found else "not measured"
-        return f"| {name} | {size} | >= {target:g} | {why} | - | - | - |"
+        return f"| {name} | {size} | >= {target:g} | {why} | - | - | - | - |"
     row = good[-1]
     ratio, memory = row["ratio_cpu"]["median"], row["memory_ratio"]
     return (
         f"| {name} | {size} | >= {target:g} | {_spread(row['ratio_cpu'])} | {_met(ratio >= target)} "
-        f"| {memory:.2f} | {_met(memory <= MEMORY_TARGET)} |"
+        f"| {memory:.2f} | {_met(memory <= MEMORY_TARGET)} | {_of_the_work(row)} |"
     )
+
+
+def _of_the_work(row: dict) -> str:
+    if "before_mb" not in row:
+        return "-"
+    ours, theirs = (peak - before for peak, before in zip(row["memory_mb"], row["before_mb"], strict=True))
+    return f"{ours / theirs:.2f} ({ours:.0f}, {theirs:.0f} MB)"
 
 
 def _met(is_met: bool) -> str:
@@ -78,7 +88,8 @@ def _detail(row: dict) -> str:
     lengths = [f"{s['length']:.0f}" if "length" in s else "-" for s in (ours, theirs)]
     gap = f"{row['largest_loss_gap']:.1g}" if "largest_loss_gap" in row else "-"
     return head + (
-        f"| {row['pairs']}, {row['load']:.1f} | {_spread(row['ratio_cpu'])} | {_spread(row['ratio_wall'])} "
+        f"| {row['pairs']}, {row['load']:.1f}, {row.get('nice', 0)} "
+        f"| {_spread(row['ratio_cpu'])} | {_spread(row['ratio_wall'])} "
         f"| {ours['rate_cpu']:.4g}, {theirs['rate_cpu']:.4g} | {row['memory_mb'][0]:.0f}, {row['memory_mb'][1]:.0f} "
         f"| {', '.join(shares)} | {slots} | {gap} | {', '.join(lengths)} | {row['date']}, {row['code']} |"
     )

@@ -8,9 +8,9 @@ import torch
 
 from assent.errors import ContractError, NonFiniteError
 from assent.train.overlong import FinishedOnly, SoftOverlong
-from assent.train.scoring import KLControl, RolloutScoring, Shaping, _sampler_gap
+from assent.train.scoring import KLControl, RolloutScoring, Shaping, old_logprobs
 from assent.train.weighing import WeightedScorer
-from assent.types import Mean, NoScore, Prompt, Rollout, ScoreEvent
+from assent.types import Mean, NoScore, Prompt, Rollout, ScoreEvent, Sequences
 
 
 class Says:
@@ -214,10 +214,11 @@ def test_overlong_filtering_keeps_the_state_of_what_it_wraps():
 def test_the_gap_to_the_sampler_is_told_by_order_statistics_of_the_included_tokens():
     gaps = [[float(i) for i in range(12)], [float(i) for i in range(12, 20)]]
     rollouts = [Rollout(Prompt("p", "p", (1,)), (2,) * len(g), tuple(-1.0 - x for x in g), True, "", 0) for g in gaps]
-    mask = torch.arange(12) < torch.tensor([[12], [8]])
-    told = _sampler_gap(rollouts, torch.where(mask, -1.0, 0.0), mask)
+    own = lambda s: torch.where(s.mask_BT, -1.0, 0.0)  # noqa: E731
+    _, told = old_logprobs(own, rollouts, Sequences.of_rollouts(rollouts), token_budget=64)
     assert {name: mean.value for name, mean in told.items()} == {
         "sampler/gap_p50": 9.0,
         "sampler/gap_p95": 18.0,
         "sampler/gap_max": 19.0,
+        "sampler/taken": 0.0,
     }

@@ -26,6 +26,7 @@ from assent.types.experience import (
     PolicyExperience,
     Scored,
     TokenOutputs,
+    sampler_logprobs,
 )
 from assent.types.metrics import Mean, Moments, add_metrics
 from assent.types.moving import moved
@@ -102,5 +103,6 @@ __all__ = [
     "ends_by_text",
     "in_twos",
     "moved",
+    "sampler_logprobs",
     "texts_of",
 ]

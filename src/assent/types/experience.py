@@ -72,10 +72,15 @@ class Scored:
     @property
     def sampler_logprobs_BT(self) -> Tensor:
         """Log-probability of each token under the distribution that the engine drew it from; 0 where masked."""
-        sampled_BT = torch.zeros(self.mask_BT.shape, dtype=self.old_logprobs_BT.dtype)
-        for row, rollout in enumerate(self.rollouts):
-            sampled_BT[row, : len(rollout.token_ids)] = torch.tensor(rollout.sampler_logprobs, dtype=sampled_BT.dtype)
-        return torch.where(self.mask_BT, sampled_BT.to(self.mask_BT.device), 0.0)
+        return sampler_logprobs(self.rollouts, self.mask_BT).to(self.old_logprobs_BT.dtype)
+
+
+def sampler_logprobs(rollouts: Sequence[Rollout], mask_BT: Tensor) -> Tensor:
+    """What the engine said of the tokens it drew, `[B, T]` in double precision; 0 where masked."""
+    sampled_BT = torch.zeros(mask_BT.shape, dtype=torch.float64)
+    for row, rollout in enumerate(rollouts):
+        sampled_BT[row, : len(rollout.token_ids)] = torch.tensor(rollout.sampler_logprobs, dtype=torch.float64)
+    return torch.where(mask_BT, sampled_BT.to(mask_BT.device), 0.0)
 
 
 @dataclass(frozen=True)

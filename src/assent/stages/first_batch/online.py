@@ -1,7 +1,7 @@
 """The first batch of reinforcement learning."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -38,6 +38,7 @@ from assent.stages.first_batch.pieces import (
     together,
 )
 from assent.stages.first_batch.running import FirstBatch, Saved, SkipChecks, run_checks
+from assent.train.batching import map_sequences
 from assent.train.greedy import GreedyScoring
 from assent.train.lagrange import ConstrainedScoring
 from assent.train.learner import LocalLearner
@@ -71,13 +72,15 @@ class Rl:
 
     @cached_property
     def scored(self) -> Scored:
-        """The first rollouts of the first step, whole groups."""
+        """The first rollouts of the first step, whole groups, all of them read by the learner itself."""
         self.engine.sync(self.learner.weights(), version=0)
         rollouts = self.source.rollouts(0)
         kept = min(ROLLOUTS, len(rollouts))
         while kept < len(rollouts) and rollouts[kept].prompt.id == rollouts[kept - 1].prompt.id:
             kept += 1
-        return self.scoring(rollouts[:kept])
+        scored, read = self.scoring(rollouts[:kept]), self.judging.old
+        (own_BT,) = map_sequences(lambda s: (read(s),), scored.sequences, self.judging.token_budget)
+        return replace(scored, old_logprobs_BT=own_BT)
 
     @cached_property
     def experience(self) -> Any:

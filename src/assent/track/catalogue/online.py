@@ -145,7 +145,8 @@ ROLLOUTS = Section(
         ),
         Metric(
             "sampler/gap_p50", "nats",
-            "median over tokens of |sampler's - learner's log-probability| before the update",
+            "median over tokens of |sampler's - learner's log-probability| before the update; of one response in eight "
+            "where `sampler/taken` is above 0, of all else",
             Range(high=0.01),
             "Two programs compute the same number here. In float32 it is about 1e-6; in bfloat16 up to 1e-2. More is a "
             "difference in weights, temperature, positions or padding.",
@@ -157,6 +158,14 @@ ROLLOUTS = Section(
             "sampler/gap_max", "nats", "its maximum", Range(high=1.0),
             "As `sampler/gap_p50`. A large maximum over a small median is a few tokens: look at ends of responses "
             "first.",
+        ),
+        Metric(
+            "sampler/taken", "share",
+            "tokens whose log-probability before the update is the sampler's own, since those that were read by both "
+            "agree to rounding",
+            None,
+            "About 7/8 in float32; 0 in half precision, with `lag` and where the sampled distribution is restricted. "
+            "At 0 each step reads its rollouts once more.",
         ),
     ),
 )  # fmt: skip
