@@ -37,7 +37,7 @@ from assent.types import ComparisonBatch, Prompt, ReferencedPairBatch, Sampling,
 LR, ROWS, LONGEST, END = 1e-4, 16, 128, 0
 STILL = 1e-6
 """Learning rate where a step samples, on both sides: the lengths of the responses stay those of the common policy."""
-BUDGET = int(os.environ.get("ASSENT_BUDGET", "4096"))
+BUDGET = int(os.environ.get("ASSENT_BUDGET", "8192"))
 """Slots of a micro-batch. Without padding to run, 1024 to 8192 differ by a tenth; memory grows with it."""
 
 gate = Gate()

@@ -22,7 +22,7 @@ def write(every: dict, path: Path) -> None:
         "(decoding: or weights over memory speed),",
         "measured in the same run; 100 % is out of reach. PPO and GRPO step at a rate of 1e-6 on both sides, so that",
         "the lengths of the responses stay those of the common policy; their mean differs by chance (a column below),",
-        "and a rate counts episodes or completions. Ours: micro-batches of up to 4096 slots.",
+        "and a rate counts episodes or completions. Ours: micro-batches of up to 8192 slots, the default.",
         "",
         "## Targets",
         "",
