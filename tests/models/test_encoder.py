@@ -56,6 +56,32 @@ def test_the_score_is_that_of_the_pair_alone_whatever_shares_its_block(folder):
     torch.testing.assert_close(read, torch.tensor(expected), rtol=1e-5, atol=1e-6)
 
 
+def uneven(made) -> Sequences:
+    """Rows of 5 to 35 tokens, their lengths in no order."""
+    texts = [" ".join(["it is so"] * n) for n in (9, 1, 4, 10, 1, 2, 9, 1, 3, 2, 1, 4)]
+    rows = [encode_pair(made.tokenizer, "why ?", text) for text in texts]
+    return Sequences.of([p for p, _ in rows], [r for _, r in rows])
+
+
+def test_rows_of_like_length_are_read_together_and_nothing_changes_but_the_slots(folder):
+    made, seen = scalar_start(folder, seed=3), []
+    rows, weights = uneven(made), torch.randn(12, generator=torch.Generator().manual_seed(4))
+    handle = made.scalar.model.get_input_embeddings().register_forward_hook(lambda m, a, out: seen.append(a[0].numel()))
+    scores = made.scalar.last_scores(rows)
+    handle.remove()
+    (weights * scores).sum().backward()
+    found = {n: p.grad.clone() for n, p in made.scalar.named_parameters() if p.grad is not None}
+    made.scalar.zero_grad()
+    alone = torch.cat([made.scalar.last_scores(rows.select(torch.tensor([i]))) for i in range(12)])
+    (weights * alone).sum().backward()
+    assert scores.std() > 0.01
+    torch.testing.assert_close(scores, alone, rtol=1e-5, atol=1e-6)
+    for name, gradient in ((n, p.grad) for n, p in made.scalar.named_parameters() if p.grad is not None):
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+    tokens = int(rows.lengths_B.sum())
+    assert tokens <= sum(seen) < 1.25 * tokens < rows.token_ids_BL.numel()
+
+
 def test_a_saved_one_comes_back_and_others_serve_the_same_number(folder, tmp_path):
     made = scalar_start(folder, seed=3)
     rows = block(made)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from assent.errors import ContractError
 from assent.models.placement import device_of, narrowed, running_in
 from assent.models.prepare import disable_dropout, free_padding_row
+from assent.models.ragged import alike
 from assent.models.raw_scores import RawScale, raw_scale, remember_raw
 from assent.models.trunk import embedding_weight
 from assent.types import Sequences
@@ -53,6 +54,21 @@ def _inside(sequences: Sequences, width: int) -> Tensor:
     return torch.arange(width, device=sequences.token_ids_BL.device) < sequences.lengths_B[:, None]
 
 
+def read_alike(read: Callable[[Sequences], Tensor], sequences: Sequences) -> Tensor:
+    """Read rows of like length together, `[B, ...]` in their order: what a row gives does not depend on its block.
+
+    The answers to one prompt stand in one micro-batch however much their lengths differ, and an encoder runs every
+    slot of it: on people's answers of 11 to 202 tokens, 1.47 slots a token in micro-batches of 2,048, and 1.11 so. On a
+    GPU the block stays whole, since there a slot costs less than a further call.
+    """
+    if sequences.token_ids_BL.device.type != "cpu":
+        return read(sequences)
+    parts = list(alike(sequences.lengths_B))
+    if len(parts) == 1:
+        return read(sequences)
+    return torch.cat([read(sequences.select(rows)) for rows in parts])[torch.cat(parts).argsort()]
+
+
 class PooledEncoder(nn.Module):
     """An encoder's states, pooled, and one linear output: score = head(pooled). Of sentence-transformers' layout.
 
@@ -75,7 +91,9 @@ class PooledEncoder(nn.Module):
 
     def pooled(self, sequences: Sequences) -> Tensor:
         """`[B, D]`, float32 at least."""
-        sequences = sequences.to(device_of(self.model))
+        return read_alike(self._pooled, sequences.to(device_of(self.model)))
+
+    def _pooled(self, sequences: Sequences) -> Tensor:
         with running_in(narrowed(self.model), sequences.token_ids_BL.device):
             states_BLD = self.model(**encoder_inputs(self.model, sequences)).last_hidden_state
         states_BLD = states_BLD if states_BLD.dtype == torch.float64 else states_BLD.float()
@@ -133,7 +151,9 @@ class ClassifierEncoder(nn.Module):
 
     def last_scores(self, sequences: Sequences) -> Tensor:
         """Score of each whole sequence, `[B]`."""
-        sequences = sequences.to(device_of(self.model))
+        return read_alike(self._scores, sequences.to(device_of(self.model)))
+
+    def _scores(self, sequences: Sequences) -> Tensor:
         with running_in(narrowed(self.model), sequences.token_ids_BL.device):
             logits: Tensor = self.model(**encoder_inputs(self.model, sequences)).logits[:, 0]
         return logits if logits.dtype == torch.float64 else logits.float()

@@ -107,7 +107,7 @@ def layout(sequences: Sequences, reach_B: Tensor) -> Layout | None:
     row_N = torch.cat([row_U, torch.arange(len(sequences), device=lengths.device)])[piece_N]
     positions_N = within_N + torch.cat([torch.zeros_like(prompts_U), sequences.prompt_lengths_B])[piece_N]
     groups, from_N, done = [], torch.empty_like(piece_N), 0
-    for pieces, is_prompt in [(p, True) for p in _alike(prompts_U)] + [(p, False) for p in _alike(needed_B)]:
+    for pieces, is_prompt in [(p, True) for p in alike(prompts_U)] + [(p, False) for p in alike(needed_B)]:
         if is_prompt:
             query_CQ, inside_CQ = _spans(first_U[pieces], prompts_U[pieces])
             groups.append(Group(query_CQ, query_CQ, None))
@@ -144,7 +144,7 @@ def _spans(first_C: Tensor, length_C: Tensor) -> tuple[Tensor, Tensor]:
     return first_C[:, None] + torch.minimum(step, length_C[:, None] - 1), step < length_C[:, None]
 
 
-def _alike(lengths_C: Tensor) -> Iterator[Tensor]:
+def alike(lengths_C: Tensor) -> Iterator[Tensor]:
     """Pieces in order of their length, cut where it falls; pieces without a token are in none."""
     order = lengths_C.argsort(descending=True, stable=True)
     lengths = [n for n in lengths_C[order].tolist() if n > 0]
