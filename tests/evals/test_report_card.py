@@ -120,6 +120,23 @@ def test_ties_count_apart():
     assert card.gold is None and any("about 55 %" in w for w in card.warnings)
 
 
+def test_pairs_on_which_annotators_agree_are_told_from_the_others():
+    a, b, c = ("a", 1.0, 9.0), ("b", 0.0, 9.0), ("c", 2.0, 9.0)
+    votes = [
+        *[pair("p1", a, b)] * 3,  # three alike, and the model with them
+        *[pair("p1", a, c)] * 2,  # two alike, and the model against them
+        pair("p2", a, b), pair("p2", b, a), pair("p2", b, a),
+        pair("p3", a, b), pair("p3", a, b, tie=True),
+        pair("p4", b, a), pair("p1", b, c),  # asked once
+    ]  # fmt: skip
+    card = report_card(votes)
+    found = {s.name: (s.accuracy.value, s.accuracy.items) for s in card.by_agreement}
+    assert found == {"annotators agree": (3 / 5, 5), "annotators differ": (2 / 4, 4)}
+    assert report_card([pair("p", a, b)]).by_agreement == ()
+    older = {k: v for k, v in card.to_json().items() if k != "by_agreement"}
+    assert ReportCard.from_json(older).accuracy == card.accuracy
+
+
 def test_only_ties_is_an_error():
     with pytest.raises(DataError, match="all ties"):
         report_card([pair("p", ("a", 0.0, 1.0), ("b", 0.0, 1.0), tie=True)])

@@ -45,8 +45,7 @@ def ceiling_from_votes(pairs: Sequence[JudgedPair], *, level: float = 0.95) -> N
     votes: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
     for pair in pairs:
         if not pair.tie:
-            first, second = sorted((pair.better.id, pair.worse.id))
-            votes[pair.prompt_id, first, second][int(pair.better.id != first)] += 1
+            votes[pair.asked][int(pair.better.id != pair.asked[1])] += 1
     kept = {key: counts for key, counts in votes.items() if sum(counts) >= 2}
     if not kept:
         return None

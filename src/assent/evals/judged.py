@@ -50,6 +50,12 @@ class JudgedPair:
             )
 
     @property
+    def asked(self) -> tuple[str, str, str]:
+        """Prompt and both responses, the same for every vote on them."""
+        first, second = sorted((self.better.id, self.worse.id))
+        return self.prompt_id, first, second
+
+    @property
     def gap(self) -> float:
         """Score of the preferred response minus that of the other."""
         return self.better.score - self.worse.score

@@ -1,5 +1,6 @@
 """The reward model's card: how far its scores can be trusted, from held-out pairs."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +85,12 @@ class GoldAgreement:
 
 @dataclass(frozen=True, slots=True)
 class ReportCard:
-    """What held-out pairs say of a reward model. Accuracies are on pairs that annotators ordered."""
+    """What held-out pairs say of a reward model. Accuracies are on pairs that annotators ordered.
+
+    Args:
+        by_agreement: accuracy on votes on pairs that all annotators order alike, and on the others with several votes,
+            a tie being a vote; empty where nobody was asked twice.
+    """
 
     accuracy: Estimate
     ties: Ties
@@ -97,6 +103,7 @@ class ReportCard:
     gold: GoldAgreement | None
     warnings: tuple[str, ...]
     length_unit: str = "tokens"
+    by_agreement: tuple[Slice, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return to_json(self)
@@ -163,6 +170,7 @@ def report_card(
         gold,
         card_warnings(findings),
         length_unit,
+        _by_agreement(pairs, ordered),
     )
 
 
@@ -178,6 +186,19 @@ def _slices(pairs: Sequence[JudgedPair], name: Callable[[JudgedPair], str], name
     """Accuracy per name, in the order of `names`, without the empty ones."""
     rows = [(n, [p for p in pairs if name(p) == n]) for n in names]
     return tuple(Slice(n, _accuracy(kept)) for n, kept in rows if kept)
+
+
+ALIKE, DIVIDED = "annotators agree", "annotators differ"
+
+
+def _by_agreement(pairs: Sequence[JudgedPair], ordered: Sequence[JudgedPair]) -> tuple[Slice, ...]:
+    votes: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for pair in pairs:
+        votes[pair.asked].append("" if pair.tie else pair.better.id)
+    several = {asked: said for asked, said in votes.items() if len(said) > 1}
+    alike = {asked for asked, said in several.items() if len(set(said)) == 1}
+    kept = [p for p in ordered if p.asked in several]
+    return _slices(kept, lambda p: ALIKE if p.asked in alike else DIVIDED, (ALIKE, DIVIDED))
 
 
 def _ties(tied: Sequence[JudgedPair], ordered: Sequence[JudgedPair]) -> Ties:
@@ -208,7 +229,7 @@ def _gold(pairs: Sequence[JudgedPair]) -> GoldAgreement | None:
     responses = unique_responses(tuple(pairs))
     scores, golds = [r.score for r in responses], [r.gold or 0.0 for r in responses]
     differ = [p for p in pairs if _gold_gap(p) != 0]
-    distinct = list({(p.prompt_id, frozenset((p.better.id, p.worse.id))): p for p in differ}.values())
+    distinct = list({p.asked: p for p in differ}.values())
     right = correct(np.array([p.gap * _gold_gap(p) for p in distinct], dtype=np.float64))
     voted = [p for p in differ if not p.tie]
     agree = correct(np.array([_gold_gap(p) for p in voted], dtype=np.float64))

@@ -82,7 +82,7 @@ def accuracy_figure(card: ReportCard) -> str:
         ("all pairs", card.accuracy, "proxy"),
         ("length-matched pairs", card.length_matched, "proxy"),
         *((DEGREES[Degree(s.name)], s.accuracy, "baseline") for s in card.by_degree),
-        *((s.name, s.accuracy, "baseline") for s in card.by_kind),
+        *((s.name, s.accuracy, "baseline") for s in (*card.by_kind, *card.by_agreement)),
     ]
     if card.gold:
         rows.append(("against gold", card.gold.accuracy, "gold"))
