@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BartConfig
 
 from assent.errors import ConfigError, ContractError
@@ -14,6 +15,7 @@ from assent.models.encoder import ClassifierEncoder, PooledEncoder
 from assent.models.folders import load_scalar, save_scalar, scalar_from_causal, scalar_start
 from assent.models.forward import ModelForward, in_blocks
 from assent.models.layers import train_top
+from assent.models.placement import Placement, place
 from assent.models.tokenizer import encode_pair
 from assent.types import Sequences
 from models.encoders import masked, pooled
@@ -80,6 +82,23 @@ def test_rows_of_like_length_are_read_together_and_nothing_changes_but_the_slots
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
     tokens = int(rows.lengths_B.sum())
     assert tokens <= sum(seen) < 1.25 * tokens < rows.token_ids_BL.numel()
+
+
+def test_in_bfloat16_on_a_processor_the_slow_gradient_of_fused_attention_is_gone_round(tmp_path):
+    made = scalar_start(pooled(tmp_path / "start"), seed=3)
+    rows = block(made)
+    exact = made.scalar.last_scores(rows)
+    place(made.scalar, Placement(torch.device("cpu"), torch.bfloat16), model=made.scalar.model)
+
+    def fused() -> bool:
+        with profile(activities=[ProfilerActivity.CPU]) as run:
+            scores = made.scalar.last_scores(rows)
+        torch.testing.assert_close(scores, exact, rtol=0.05, atol=0.05)
+        return any("flash_attention" in event.key for event in run.key_averages())
+
+    assert not fused()
+    with torch.no_grad():
+        assert fused()
 
 
 def test_a_saved_one_comes_back_and_others_serve_the_same_number(folder, tmp_path):

@@ -70,15 +70,19 @@ SLIPS: dict[str, Slips] = {
         ),
     ),
     "reward_model": Slips(
-        (f"{SINGLE}::test_reward_model_gradient_is_the_gradient_of_instructgpt_loss", "tests/contracts"),
+        (f"{SINGLE}::test_reward_model_gradient_is_the_gradient_of_instructgpt_loss", "tests/contracts", REWARDS),
         (
             ("scores[batch.better_P], scores[batch.worse_P]", "scores[batch.worse_P], scores[batch.better_P]"),
             ("margin=batch.margin_P", "margin=0.0"),
+            ("+ self.regularisation * per_response", "- self.regularisation * per_response"),
+            ("per_response(batch, scores.square())", "per_response(batch, scores)"),
         ),
     ),
     "_comparisons": Slips(
         (f"{SINGLE}::test_reward_model_gradient_is_the_gradient_of_instructgpt_loss", REWARDS),
         (
+            ("values_B) / batch.counts_G", "values_B)"),
+            ("index_add(0, group_B, values_B)", "index_add(0, 0 * group_B, values_B)"),
             ("/ pairs.clamp(min=1)", ""),
             ("index_add(0, batch.group_P, per_pair)", "index_add(0, 0 * batch.group_P, per_pair)"),
             ("reward.bradley_terry(better, worse)", "reward.bradley_terry(worse, better)"),
@@ -117,6 +121,8 @@ SLIPS: dict[str, Slips] = {
             ("step_cross_entropy(scores, safe_B)", "step_cross_entropy(scores, 1 - safe_B)"),
             ("+ self.coefficient * labelling_G", "+ labelling_G"),
             ("/ labels_G.clamp(min=1)", ""),
+            ("+ self.regularisation * per_response", "+ per_response"),
+            ("per_response(batch, scores.square())", "per_response(batch, scores.abs())"),
             ("margin=batch.margin_P", "margin=0.0"),
         ),
     ),

@@ -200,6 +200,32 @@ def test_on_a_pair_it_is_safe_rlhf_s_cost_loss_with_the_sign_of_a_score(tmp_path
     torch.testing.assert_close(found, gradient(definition), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("token_budget", [1, 1000])
+@pytest.mark.parametrize("labelled", [False, True], ids=["k_wise", "safety"])
+def test_the_square_of_the_scores_is_safe_rlhf_s_mean_over_both_responses(tmp_path, token_budget, labelled):
+    """loss + c * mean over all responses of the batch of s^2 where every prompt has two; else a mean by prompt."""
+    pairs = [((0, 1), (2, 2)), ((1, 1), (0, 2))]
+    three = [(0, 0), (1, 0), (2, 0)]
+    plain = [example(0, pair, Preference(0, 1), unsafe=(False, True) * labelled) for pair in pairs]
+    algorithm = SafetyRewardModel if labelled else RewardModel
+    kind = SafetyLabels() if labelled else OrderedPairs()
+
+    def added(examples, squares) -> None:
+        batch = kind.batch(examples)
+        without, found = (moved(algorithm(regularisation=c), batch, tmp_path, token_budget) for c in (0.0, 0.25))
+        expected = gradient(lambda made: 0.25 * squares(made))
+        torch.testing.assert_close(found - without, expected, rtol=1e-6, atol=1e-9)
+
+    added(plain, lambda made: sum(score(made, 0, r) ** 2 for pair in pairs for r in pair) / 4)
+    mixed = [plain[0], example(1, three, Preference(2, 0), unsafe=(True, True, False) * labelled)]
+    added(
+        mixed,
+        lambda made: (
+            (sum(score(made, 0, r) ** 2 for r in pairs[0]) / 2 + sum(score(made, 1, r) ** 2 for r in three) / 3) / 2
+        ),
+    )
+
+
 # -------------------------------------------------------------------------------------------------- margins
 
 LLAMA2 = {

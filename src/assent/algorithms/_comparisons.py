@@ -21,6 +21,12 @@ def pair_metrics(batch: ComparisonBatch, better: Tensor, worse: Tensor) -> dict[
     return {"loss/pairs": Mean.of(loss_G, has_pairs_G)} | order_metrics(better, worse)
 
 
+def per_response(batch: ComparisonBatch, values_B: Tensor) -> Tensor:
+    """Mean over each prompt's responses, `[G]`."""
+    group_B = torch.arange(len(batch), device=values_B.device).repeat_interleave(batch.counts_G)
+    return values_B.new_zeros(len(batch)).index_add(0, group_B, values_B) / batch.counts_G
+
+
 def order_metrics(better: Tensor, worse: Tensor, ordered: Tensor | None = None) -> dict[str, Mean]:
     """Whether and by how much preferred responses score higher, over the pairs of `ordered` (all when None)."""
     right = (better > worse).float() + 0.5 * (better == worse).float()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from assent.algorithms._comparisons import pair_metrics, per_prompt
+from assent.algorithms._comparisons import pair_metrics, per_prompt, per_response
 from assent.functional import reward
 from assent.protocols import Forward
 from assent.types import ComparisonBatch, Loss
@@ -20,6 +20,8 @@ class RewardModel:
     Args:
         centering: coefficient of (better + worse)^2, averaged like the loss; 0.01 in Eisenstein et al. (2312.09244),
             0 (off) by default because the scores are normalised after training.
+        regularisation: coefficient of score^2, averaged over a prompt's responses; 0.001 in Safe RLHF's code (arXiv
+            2310.12773); 0 (off) by default for the same reason.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -29,6 +31,7 @@ class RewardModel:
 
     name: Literal["k_wise"] = "k_wise"
     centering: float = 0.0
+    regularisation: float = 0.0
 
     def loss(self, batch: ComparisonBatch, forward: Forward) -> Loss:
         scores = forward.scores(batch.sequences)
@@ -37,4 +40,6 @@ class RewardModel:
         if self.centering:
             per_pair = per_pair + self.centering * reward.centering(better, worse)
         loss_G, has_pairs_G = per_prompt(batch, per_pair)
+        if self.regularisation:
+            loss_G = loss_G + self.regularisation * per_response(batch, scores.square())
         return Loss(loss_G, has_pairs_G, pair_metrics(batch, better, worse))

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from assent.algorithms._comparisons import pair_metrics, per_prompt
+from assent.algorithms._comparisons import pair_metrics, per_prompt, per_response
 from assent.functional import reward
 from assent.protocols import Forward
 from assent.types import LabelledComparisonBatch, Loss, Mean
@@ -24,6 +24,8 @@ class SafetyRewardModel:
     Args:
         coefficient: of the classification; 1, as heavy as the ranking: Llama 2 does not publish its own. Safe RLHF adds
             the labels of both responses of a pair, which is 2 here.
+        regularisation: coefficient of score^2, averaged over a prompt's responses; 0.001 in Safe RLHF's code (arXiv
+            2310.12773), which keeps scores from running away where labels are easily told apart; 0 is off.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -33,6 +35,7 @@ class SafetyRewardModel:
 
     name: Literal["safety"] = "safety"
     coefficient: float = 1.0
+    regularisation: float = 0.0
 
     def loss(self, batch: LabelledComparisonBatch, forward: Forward) -> Loss:
         scores = forward.scores(batch.sequences)
@@ -45,6 +48,8 @@ class SafetyRewardModel:
         labels_G = zeros.index_add(0, group_B, labelled_B.to(scores.dtype))
         labelling_G = zeros.index_add(0, group_B, per_label_B) / labels_G.clamp(min=1)
         loss_G, mask_G = ranking_G + self.coefficient * labelling_G, has_pairs_G | (labels_G > 0)
+        if self.regularisation:
+            loss_G = loss_G + self.regularisation * per_response(batch, scores.square())
         called_safe_B = (scores > 0).float()
         metrics = {
             "loss/safety": Mean.of(labelling_G, labels_G > 0),
