@@ -58,8 +58,8 @@ types: setup  ## mypy
 	$(BIN)/mypy
 
 bench-peers: setup $(PEER_ENVIRONMENTS)  ## the same work by TRL and by Assent, side by side; about an hour on two free cores
-	$(BIN)/python benchmarks/peers/compare.py --sizes S M
-	$(BIN)/python benchmarks/peers/compare.py --sizes S --families llama
+	$(BIN)/python benchmarks/peers/compare.py --peers $(PEERS) --work $(PEERS)/work --sizes S M
+	$(BIN)/python benchmarks/peers/compare.py --peers $(PEERS) --work $(PEERS)/work --sizes S --families llama
 
 # Again torch first, so that TRL cannot bring another one.
 $(PEERS)/%/.ready: benchmarks/peers/requirements-%.txt
