@@ -26,13 +26,13 @@ from assent.rewards.function import FunctionScorer
 from assent.rewards.model import RewardModelScorer, same_tokens
 from assent.rollout.native import NativeEngine
 from assent.rollout.source import PromptSource
-from assent.train.batching import map_sequences
 from assent.train.learner import LocalLearner
 from assent.train.optimizers import AdamW
 from assent.train.schedule import Schedule
 from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping
 from assent.train.weighing import WeightedScorer
 from assent.types import ComparisonBatch, Prompt, ReferencedPairBatch, Sampling, Sequences, TokenBatch
+from assent.types.micro_batches import map_sequences
 
 LR, ROWS, LONGEST, END = 1e-4, 16, 128, 0
 STILL = 1e-6

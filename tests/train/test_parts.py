@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from assent.errors import ArtefactError
-from assent.train.batching import map_sequences, micro_batches
 from assent.train.checkpoint import StateFile
 from assent.train.guard import KLBudget, KLGuard
 from assent.train.optimizers import AdamW, Muon, orthogonalise
 from assent.train.schedule import Schedule
 from assent.types import Mean, Scored, Sequences
+from assent.types.micro_batches import map_sequences, micro_batches
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 120), st.integers(1, 9) | st.none())

@@ -28,6 +28,7 @@ from assent.models.prepare import (
 from assent.models.raw_scores import RAW_SCORE, SCORE_OFFSET, RawScale, raw_scale, remember_raw
 from assent.models.trunk import embedding_weight, pick
 from assent.types import ActorCriticOutputs, LeashedOutputs, Sequences, TokenOutputs
+from assent.types.micro_batches import map_sequences
 
 BLOCK_TOKENS = 2048
 """Slots of one block where no gradient is kept. Of 512 to 16k, 2048 was fastest on one CPU core (256 sequences of 18 to
@@ -391,32 +392,8 @@ def _given(part: T | None, role: str) -> T:
     return part
 
 
-@torch.no_grad()
 def in_blocks(
     read: Callable[[Sequences], tuple[Tensor, ...]], sequences: Sequences, *, block_tokens: int = BLOCK_TOKENS
 ) -> tuple[Tensor, ...]:
-    """Read many sequences without gradients, sorted by length and cut into blocks; rows come back in their order.
-
-    Args:
-        read: `block -> ([b], ...)` or `block -> ([b, t], ...)`, any mixture.
-        block_tokens: slots of a block, padding included; a longer single sequence is a block of its own.
-
-    Returns:
-        One tensor per tensor of `read`, `[B]` or `[B, T]`, 0 beyond a block's own longest response; where the
-        sequences are, wherever `read` leaves its own.
-    """
-    device = sequences.token_ids_BL.device
-    order = sequences.lengths_B.argsort(descending=True)
-    lengths = sequences.lengths_B[order].tolist()
-    whole: list[Tensor] = []
-    start = 0
-    while start < len(order):
-        rows = order[start : start + max(1, block_tokens // lengths[start])]
-        start += len(rows)
-        parts = read(sequences.select(rows))
-        if not whole:
-            shapes = [(len(sequences), *sequences.mask_BT.shape[1:][: p.dim() - 1]) for p in parts]
-            whole = [p.new_zeros(shape, device=device) for p, shape in zip(parts, shapes, strict=True)]
-        for full, part in zip(whole, parts, strict=True):
-            full[(rows, slice(part.shape[1])) if part.dim() > 1 else rows] = part.to(device)
-    return tuple(whole)
+    """`map_sequences` in blocks of the size that is fastest where nothing is trained."""
+    return map_sequences(read, sequences, block_tokens)

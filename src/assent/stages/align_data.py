@@ -25,8 +25,8 @@ from assent.models.tokenizer import encode_prompt
 from assent.pipeline.stage import StageContext
 from assent.records import Comparison, Judgement
 from assent.stages.parts import HELD_OUT_SEED, Encoded, encoder, fitting, require_room, response_ids
-from assent.train.batching import micro_batches
 from assent.types import Sequences, moved
+from assent.types.micro_batches import micro_batches
 
 LogprobsOf = Callable[[Sequence[Row]], Tensor]
 """What the reference says of responses: `[R]`, summed over included tokens, nats."""

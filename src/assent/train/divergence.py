@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from assent.functional import kl
-from assent.train.batching import map_sequences
 from assent.types import Mean, Scored, Sequences
+from assent.types.micro_batches import map_sequences
 
 TokensOf = Callable[[Sequences], Tensor]
 """A number for each response token, [B, T]."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from assent.protocols import State
-from assent.train.batching import map_sequences
 from assent.train.scoring import CriticScoring, LogprobsOf, RolloutScoring
 from assent.types import CostScored, Mean, Rollout
+from assent.types.micro_batches import map_sequences
 
 
 @dataclass(frozen=True, slots=True)

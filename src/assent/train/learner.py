@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from assent.errors import ContractError, NonFiniteError
 from assent.protocols import BatchSource, Forward, OfflineAlgorithm, OnlineAlgorithm, Processes, State, WholeStep
-from assent.train.batching import micro_batches
 from assent.train.schedule import Schedule
 from assent.types import Batch, Loss, Mean, SharedPrompts, add_metrics, moved
+from assent.types.micro_batches import micro_batches
 
 
 @dataclass(frozen=True)

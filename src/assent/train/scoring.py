@@ -17,7 +17,6 @@ from torch import Tensor
 from assent.errors import ContractError, NonFiniteError
 from assent.functional import control, kl
 from assent.protocols import Metered, State
-from assent.train.batching import map_sequences
 from assent.train.overlong import SoftOverlong
 from assent.train.weighing import WeightedScorer, ask, clipped, deviation_of, distribution, leaves, standardise
 from assent.types import (
@@ -33,6 +32,7 @@ from assent.types import (
     Sequences,
     sampler_logprobs,
 )
+from assent.types.micro_batches import map_sequences
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,12 +38,12 @@ from assent.stages.first_batch.pieces import (
     together,
 )
 from assent.stages.first_batch.running import FirstBatch, Saved, SkipChecks, run_checks
-from assent.train.batching import map_sequences
 from assent.train.greedy import GreedyScoring
 from assent.train.lagrange import ConstrainedScoring
 from assent.train.learner import LocalLearner
 from assent.train.scoring import CriticScoring, RolloutScoring
 from assent.types import Sampling, Scored, Sequences
+from assent.types.micro_batches import map_sequences
 
 
 @dataclass(frozen=True, kw_only=True)

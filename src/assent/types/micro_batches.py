@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from assent.types import Sequences
+from assent.types.batches import Sequences
 
 
 def micro_batches(costs: Tensor, token_budget: int, together: Tensor | None = None) -> list[Tensor]:
@@ -45,7 +45,7 @@ def map_sequences(
     Args:
         function: gives tensors [b] or [b, t] for each micro-batch, t its longest response.
         sequences: what to run on.
-        token_budget: tokens of one micro-batch, padding included.
+        token_budget: tokens of one micro-batch, padding included; a longer single sequence is one of its own.
 
     Returns:
         The same tensors as [B] or [B, T], 0 beyond each response; where the sequences are.
