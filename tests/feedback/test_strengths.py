@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+import torch
 
 from assent.errors import DataError
 from assent.feedback.strengths import CENTRE, POINTS, Vote, fitted, ratings
@@ -31,12 +31,18 @@ def test_two_policies_have_a_closed_form(wins, losses):
 def test_the_fit_is_that_of_another_optimiser():
     won = np.random.default_rng(3).integers(0, 9, (1, 4, 4)).astype(float)
     won[0][np.diag_indices(4)] = 0
-    full = won[0] + 0.5 * (1 - np.eye(4))
+    full = torch.tensor(won[0] + 0.5 * (1 - np.eye(4)))
+    theta = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([theta], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
 
-    def loss(theta):
-        return float((full * np.logaddexp(0, theta[None, :] - theta[:, None])).sum() + theta.sum() ** 2)
+    def loss():
+        optimiser.zero_grad()
+        found = (full * torch.nn.functional.softplus(theta[None, :] - theta[:, None])).sum() + theta.sum() ** 2
+        found.backward()
+        return found
 
-    best = minimize(loss, np.zeros(4), tol=1e-12).x
+    optimiser.step(loss)
+    best = theta.detach().numpy()
     assert fitted(won)[0] == pytest.approx(CENTRE + POINTS * (best - best.mean()), abs=1e-2)
 
 

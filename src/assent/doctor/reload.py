@@ -17,6 +17,9 @@ from assent.errors import CheckFailed
 EXPECTED, FOUND, ERRORS = "expected.pt", "found.pt", "errors.txt"
 """Files of the probe's folder: what this process computed, what the other one did, and what it complained of."""
 
+RUN = "import gc, importlib, sys; gc.disable(); importlib.import_module(sys.argv[1]).main(*sys.argv[2:])"
+"""What the other process does. It lives for seconds, and a fifth of its imports would be looking for garbage."""
+
 LONGEST_SECONDS = 600.0
 """For the other process; imports take a few seconds, loading depends on the model."""
 
@@ -41,10 +44,10 @@ class Probe:
     def start(
         cls, module: str, folder: Path, expected: Mapping[str, Tensor], *, dtype: torch.dtype, threads: int = 1
     ) -> "Probe":
-        """Start `python -m module folder dtype` beside this process.
+        """Start `module.main(folder, dtype)` in a process beside this one.
 
         Args:
-            module: reads the saved models in `folder` and writes `found.pt`, names as in `expected`.
+            module: its `main` reads the saved models in `folder` and writes `found.pt`, names as in `expected`.
             folder: holds what was saved.
             expected: what this process computes, by name.
             dtype: of the weights.
@@ -57,7 +60,7 @@ class Probe:
         environment = {**alone, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
         with (folder / ERRORS).open("wb") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, str(folder), str(dtype).removeprefix("torch.")],
+                [sys.executable, "-c", RUN, module, str(folder), str(dtype).removeprefix("torch.")],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -1,8 +1,7 @@
-"""The other process of check D11: `python -m assent.stages.reload FOLDER DTYPE` loads what was saved and reads it."""
+"""The other process of check D11: it calls `main`, which loads what was saved and reads it."""
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -67,9 +66,5 @@ def numbers_of(folder: Path, dtype: torch.dtype) -> Mapping[str, Tensor]:
     return found
 
 
-def main(folder: Path, dtype: str) -> None:
-    torch.save(dict(numbers_of(folder, getattr(torch, dtype))), folder / FOUND)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+def main(folder: str, dtype: str) -> None:
+    torch.save(dict(numbers_of(Path(folder), getattr(torch, dtype))), Path(folder) / FOUND)
