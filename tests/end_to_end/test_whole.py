@@ -90,6 +90,9 @@ def test_the_report_is_one_page_with_verdict_samples_and_card(finished):
     for wanted in ("win rate", "assent chat", "held-out", "<svg", artefacts["ppo"].id[:8]):
         assert wanted in page, wanted
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+    talking = [name for name in artefacts if f"--stage {name}\n" in page or f"--stage {name}<" in page]
+    assert talking == ["base", "sft", "ppo"], "a reward model says nothing"
+    assert "The reward model’s card: reward</h2>" in page
     assert any("win rate" in line for line in said) and any("before" in line and "after" in line for line in said)
 
 
@@ -99,6 +102,9 @@ def test_the_verdict_says_which_responses_it_is_about_and_what_the_judge_said(fi
     for how in ("sampled", "greedy"):
         assert f"{how.capitalize()}: {results['verdicts'][how]['text']}" in said
     means = [results["models"][f"{who} sampled"]["judge"] for who in ("baseline", "policy")]
+    for how in ("sampled", "greedy"):
+        lost = results["verdicts"][how]["text"].partition(" It loses on ")[2].count(" prompts)")
+        assert artefacts["verdict"].metrics[f"kinds_lost_{how}"] == lost
     line = next(line for line in said if line.startswith("Mean score by gold"))
     assert f"sampled {short(means[0])} → {short(means[1])}, greedy" in line
     page = (artefacts["report"].folder / "report.html").read_text()

@@ -32,7 +32,8 @@ class AcceptSpec(StageSpec):
         verdict: the evaluation that judged the candidate.
         above: closing figures of the verdict to what each must exceed; by default the lower end of the interval of the
             win rate must be above one half, so that luck alone is no progress.
-        below: closing figures to what each must stay under, such as {kl: 10}.
+        below: closing figures to what each must stay under, such as {kl: 10}, or {kinds_lost_sampled: 1}: on no kind of
+            prompt may the candidate be shown to be worse, which a mean over all kinds hides.
     """
 
     candidate: ModelRef

@@ -10,7 +10,7 @@ from assent.pipeline.artefact import Artefact
 from assent.pipeline.run import read_run
 from assent.records import Message, PromptText, Task
 from assent.stages.generation import sample_responses
-from assent.stages.parts import MODEL, Generation, positions_of, prompt_of
+from assent.stages.parts import MODEL, Generation, positions_of, prompt_of, talks
 from assent.stages.placement import resolve
 
 BUDGET = 128
@@ -81,8 +81,7 @@ def model_of(run: Path, stage: str | None) -> Artefact:
     Raises:
         ArtefactError: the run has none, or not this one.
     """
-    made = {name: a for name, a in read_run(run).items() if (a.folder / MODEL / "config.json").exists()}
-    talkers = {name: a for name, a in made.items() if a.kind != "reward_model"}
+    talkers = {name: a for name, a in read_run(run).items() if talks(a)}
     if not talkers or (stage is not None and stage not in talkers):
         raise ArtefactError(
             "there is no such model to talk to",

@@ -14,7 +14,7 @@ from assent.data import domain
 from assent.errors import ContractError
 from assent.evals.overoptimisation import best_of_n_points
 from assent.evals.plain import from_json, to_json
-from assent.evals.win_rate import Judge, WinRate, compare, compare_kinds, lost_kinds, verdict
+from assent.evals.win_rate import Judge, KindRow, WinRate, compare, compare_kinds, lost_kinds, verdict
 from assent.models.folders import CausalModel
 from assent.models.forward import ModelForward, in_blocks
 from assent.models.tokenizer import require_same_tokenizer
@@ -143,7 +143,7 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     for how in ("sampled", "greedy"):
         context.say(f"{how.capitalize()}: {results['verdicts'][how]['text']}")
     context.say(_means(results))
-    return _figures(results, rates)
+    return _figures(results, rates, lost)
 
 
 def _side_by_side(
@@ -289,8 +289,10 @@ def _write_samples(context: StageContext, *answers: Answers) -> None:
             file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
 
 
-def _figures(results: Mapping[str, Any], rates: Mapping[str, WinRate]) -> dict[str, float]:
-    figures = {"kl": results["kl"]}
+def _figures(
+    results: Mapping[str, Any], rates: Mapping[str, WinRate], lost: Mapping[str, Sequence[KindRow]]
+) -> dict[str, float]:
+    figures = {"kl": results["kl"]} | {f"kinds_lost_{how}": len(rows) for how, rows in lost.items()}
     for name in ("sampled", "greedy"):
         rate = rates[name]
         figures |= {

@@ -23,6 +23,7 @@ from assent.models.tokenizer import (
     encode_response,
     render_prompt,
 )
+from assent.pipeline.artefact import Artefact
 from assent.pipeline.references import Reference
 from assent.pipeline.stage import StageContext
 from assent.protocols import OfflineAlgorithm
@@ -42,6 +43,8 @@ M = TypeVar("M", bound=nn.Module)
 
 MODEL = "model"
 """Folder of the model within the artefact of a stage that makes one."""
+SCORING = frozenset({"reward_model", "reward_ensemble", "reward_average", "process_reward"})
+"""Kinds of stages whose model gives scores, not text."""
 
 HELD_OUT_SEED = 0
 """Fixed, so that every model made from comparisons of the same prompts is judged on prompts that none of them was
@@ -83,6 +86,11 @@ class Generation(Frozen):
 
     def sampling(self, stop_token_ids: Sequence[int], *, greedy: bool = False) -> Sampling:
         return Sampling(self.max_new_tokens, tuple(stop_token_ids), self.temperature, greedy, self.min_new_tokens)
+
+
+def talks(artefact: Artefact) -> bool:
+    """Whether the stage made a language model."""
+    return artefact.kind not in SCORING and (artefact.folder / MODEL / "config.json").exists()
 
 
 def model_folder(context: StageContext, reference: str) -> str:

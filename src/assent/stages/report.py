@@ -32,6 +32,7 @@ from assent.pipeline.references import Reference
 from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.stages.generation import about_broken
 from assent.stages.lines import lines_of
+from assent.stages.parts import talks
 from assent.stages.scorers import RewardSpec
 from assent.track.catalogue import lookup
 
@@ -123,10 +124,11 @@ def run(spec: ReportSpec, context: StageContext) -> Mapping[str, float]:
         after="after (policy, sampled)",
         sample_judge=results.get("judge", "the judge"),
         overoptimisation=_curves_over_kl(told, results),
+        card_of=kinds["reward_model"].name if "reward_model" in kinds else "",
         card=ReportCard.from_json(_json(a.folder / "card.json")) if (a := kinds.get("reward_model")) else None,
         curves=tuple(p for a in told for p in (*_panels(a), *_best_of_n_panels(a))),
         lineage=tuple(_row(a) for a in told),
-        chat=tuple(f"assent chat {a.folder.parent} --stage {a.name}" for a in told if (a.folder / "model").exists()),
+        chat=tuple(f"assent chat {a.folder.parent} --stage {a.name}" for a in told if talks(a)),
         limits=_limits(results),
         settings="\n".join(json.dumps({a.name: a.config}, indent=1) for a in told),
     )

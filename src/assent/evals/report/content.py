@@ -134,6 +134,7 @@ class Report:
         sample_notes: what a reader of the samples should know.
         before, after: what the two responses are called, such as "SFT" and "PPO".
         sample_judge: whose scores the samples carry.
+        card_of: the stage whose card it is; a run may have several reward models.
         chat: commands that talk to the result.
         settings: the resolved recipe, as YAML.
         limits: what this run does not show; said, not hidden.
@@ -153,6 +154,7 @@ class Report:
     after: str = "PPO"
     sample_judge: str = "gold"
     overoptimisation: tuple[NamedCurve, ...] = ()
+    card_of: str = ""
     card: ReportCard | None = None
     curves: tuple[CurvePanel, ...] = ()
     lineage: tuple[StageRow, ...] = ()
