@@ -9,9 +9,10 @@ READY := $(VENV)/.ready
 QUICK := tests/architecture tests/functional tests/pipeline tests/track tests/test_cli.py tests/test_config.py
 
 # Workers that each start a thread per core fight for the cores; no test may need the network; and the many processes that
-# tests start shall find what they import compiled. Which tests stay together is said in tests/conftest.py.
+# tests start shall find what they import compiled. A file stays with one worker, so that what its fixture trained or
+# started is made once; in their own order the files end with short ones.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false \
-  $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+  $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 PEERS := .peers
