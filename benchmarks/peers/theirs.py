@@ -12,7 +12,7 @@ import torch
 from gate import Gate
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
-LR, STILL, ROWS, LONGEST = 1e-4, 1e-6, 16, 128
+LR, STILL, ROWS, LONGEST = 1e-4, 1e-9, 16, 128
 gate = Gate()
 
 

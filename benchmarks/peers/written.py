@@ -20,7 +20,7 @@ def write(every: dict, path: Path) -> None:
         "the same less what stood there before the first turn (libraries, models, data). Losses of the first 10 steps",
         "agree where the algorithm is the same, else no ratio is given. Limit = least FLOPs over matmul speed",
         "(decoding: or weights over memory speed),",
-        "measured in the same run; 100 % is out of reach. PPO and GRPO step at a rate of 1e-6 on both sides, so that",
+        "measured in the same run; 100 % is out of reach. PPO and GRPO step at a rate of 1e-9 on both sides, so that",
         "the lengths of the responses stay those of the common policy; their mean differs by chance (a column below),",
         "and a rate counts episodes or completions. Ours: micro-batches of up to 8192 slots, the default.",
         "",
