@@ -166,7 +166,7 @@ def remember(row: dict, results: Path) -> None:
     """Add a row in place of an older one of the same measurement, and write the page again."""
     every = json.loads(results.read_text()) if results.exists() else {"rows": []}
     others = [r for r in every["rows"] if _same_as(r) != _same_as(row)]
-    every = {"machine": machine(), "python": platform.python_version(), "rows": [*others, row]}
+    every = {**every, "machine": machine(), "python": platform.python_version(), "rows": [*others, row]}
     results.write_text(json.dumps(every, indent=1) + "\n")
     write(every, results.with_suffix(".md"))
 

@@ -24,6 +24,7 @@ def write(every: dict, path: Path) -> None:
         "the lengths of the responses stay those of the common policy; their mean differs by chance (a column below),",
         "and a rate counts episodes or completions. Ours: micro-batches of up to 8192 slots, the default.",
         "",
+        *(line for note in every.get("notes", []) for line in (note, "")),
         "## Targets",
         "",
         "| work | size | target | by CPU time | met | memory (target 0.5) | met | memory of the work |",
