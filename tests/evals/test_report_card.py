@@ -169,6 +169,48 @@ def test_ceiling_of_pairs_that_differ_in_difficulty():
     assert ceiling_from_votes(votes).accuracy == pytest.approx(0.75)
 
 
+def votes_of(chances, pairs, seed):
+    """Votes of annotators who follow the best answer with these chances, by pair and annotator."""
+    draw = np.random.default_rng(seed)
+    a, b = ("a", 0.0, 1.0), ("b", 0.0, 1.0)
+    made = []
+    for i in range(pairs):
+        best, other = (a, b) if draw.random() < 0.5 else (b, a)
+        for name, chance in chances(draw):
+            sides = (best, other) if draw.random() < chance else (other, best)
+            made.append(pair(f"p{i}", *sides, annotator=name))
+    return made
+
+
+def fixed(*chances):
+    return lambda draw: [(f"n{j}", c) for j, c in enumerate(chances)]
+
+
+def panel(draw):
+    """Five annotators of different noise on pairs that are clear or not; three of them on each."""
+    gap, noise = abs(draw.normal()), (0.5, 0.65, 0.7, 0.9, 1.15)
+    return [(f"n{j}", 1 / (1 + np.exp(-gap / noise[j]))) for j in draw.permutation(5)[:3]]
+
+
+@pytest.mark.parametrize(
+    ("chances", "true", "above"),
+    [
+        (fixed(0.75, 0.75, 0.75), 0.75, 0.01),
+        (fixed(0.9, 0.9, 0.55), 0.7833, 0.02),  # taken to be alike, the bound would be .758
+        (fixed(0.95, 0.8, 0.65, 0.6, 0.55), 0.71, 0.02),  # .697
+        (fixed(1.0, 1.0, 0.0), 0.6667, 0.01),  # .5: one of three always contradicts
+        (fixed(0.95, 0.6), 0.775, 0.03),  # .712: of two, only the share of the majority is known
+        (panel, 0.7165, 0.045),  # a bound, since pairs are not equally clear
+    ],
+)
+def test_the_ceiling_is_not_below_the_truth_where_annotators_differ(chances, true, above):
+    """The truth is known, being drawn from: the mean chance that a vote is the best answer."""
+    found = [ceiling_from_votes(votes_of(chances, 1500, seed)) for seed in range(4)]
+    mean = np.mean([c.accuracy for c in found])
+    assert true - 0.006 < mean < true + above
+    assert all(c.at_least <= c.accuracy for c in found)
+
+
 def test_calibration_by_hand():
     gap = np.log(3)  # confidence .75
     result = calibration([gap, gap, -gap, gap], list("pqrs"))

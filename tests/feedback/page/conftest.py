@@ -76,6 +76,7 @@ def open_page(chromium, address):
         page.fill("#name", name)
         page.keyboard.press("Enter")
         page.wait_for_selector("#answer")
+        page.wait_for_function("document.readyState === 'complete'")  # from here on htmx sends the forms
         return page
 
     yield opened
