@@ -298,6 +298,11 @@ def gaps(rows: Sequence[Row], measure: str, name: str) -> dict[str, list[float]]
     return {n: [row[name][measure][n] - row["random"][measure][n] for row in rows] for n in rows[0]["random"][measure]}
 
 
+def measured(rows: Sequence[Row], measure: str) -> list[Row]:
+    """The seeds that have it; policies may have been trained for some alone."""
+    return [row for row in rows if row["random"][measure]]
+
+
 def table(rows: Sequence[Row], measure: str) -> list[str]:
     """A measure by labels, differences to random, and the labels to what random reaches at its end."""
     arms = [n for n in ARMS if rows[0].get(n, {}).get(measure)]
@@ -368,11 +373,13 @@ def main() -> None:
     seeds = ", ".join(str(row["seed"]) for row in rows)
     lines = ["# Choosing what to ask", "", f"Seeds {seeds}; mean and 95 % t interval over seeds, differences paired."]
     for measure, title in MEASURES.items():
-        if rows[0]["random"][measure]:
-            lines += ["", f"## {title[0].upper()}{title[1:]}", "", *table(rows, measure)]
+        if there := measured(rows, measure):
+            which = f" ({len(there)} seeds)" if len(there) < len(rows) else ""
+            lines += ["", f"## {title[0].upper()}{title[1:]}{which}", "", *table(there, measure)]
     lines += ["", "![accuracy by labels](active_selection.svg)"]
     options.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    options.out.with_suffix(".svg").write_text(picture(rows, "heads"))
+    if len(rows) > 1:
+        options.out.with_suffix(".svg").write_text(picture(rows, "heads"))
     print("\n".join(lines))
 
 

@@ -72,16 +72,14 @@ class Annotator(threading.Thread):
         texts = [text for card in read(page, r'<div class="text rendered" dir="auto">.*?</div>') for text in [card]]
         gold = [domain.judge(prompt, text, ended=True).gold for text in texts]
         said = self.who.compare("shown", prompt, texts, gold, rng=random.Random(f"{self.who.name}/{prompt}/{texts}"))
-        beaten_by = [
-            {p.better for p in said.preferences if not p.tie and p.worse == place} for place in range(len(texts))
-        ]
-        return [1 + len(better) for better in beaten_by]
+        beaten = [{p.better for p in said.preferences if not p.tie and p.worse == place} for place in range(len(texts))]
+        return [1 + len(better) for better in beaten]
 
 
 def read(page: str, pattern: str) -> list[str]:
     """What a person sees of these parts of a page."""
     found = [re.sub(r"<h2>.*?</h2>", "", part, flags=re.S) for part in re.findall(pattern, page, re.S)]
-    parts = [re.sub(r"<br\s*/?>|</p>\s*<p[^>]*>", "\n", part) for part in found]
+    parts = [re.sub(r"<br\s*/?>\s*|</p>\s*<p[^>]*>", "\n", part) for part in found]
     return [html.unescape(re.sub(r"<[^>]+>", "", part)).strip() for part in parts]
 
 

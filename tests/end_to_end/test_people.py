@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -26,6 +27,7 @@ from assent.pipeline.recipe import parse_recipe
 from assent.records import Comparison, Judgement, Rating, solution_from_json, to_json
 from assent.stages import TABLE
 from assent.stages.asking import AwaitingPeople
+from assent.stages.choosing import AT_RANDOM, DISAGREED, Choosing
 from assent.stages.store_sources import StoreJudged
 from tests.end_to_end.tiny import TINY, run_tiny
 
@@ -110,6 +112,62 @@ def test_the_store_of_the_run_is_waited_for_and_answers_outlive_what_asked(folde
     one, other = (m["comparisons"] for m in (made, again))
     assert one.id != other.id and one.metrics["comparisons"] == other.metrics["comparisons"] > 0
     assert len({e.question_id for e in Store.open(url).events()}) == one.metrics["comparisons"]
+
+
+CHOSEN = """
+  ensemble:
+    do: reward_ensemble
+    members: 2
+    model: sft
+    data: [{format: stage, stage: comparisons}]
+    batch_size: 8
+    held_out: 0.2
+    optimization: *fast
+    skip_checks: [D11]
+  disputed:
+    do: compare
+    policy: sft
+    tasks: {format: domain_tasks, count: 24}
+    samples: 4
+    annotators: {people: {ask: pairs, round: 1, choose: {questions: 15, ensemble: ensemble, per_prompt: 1}}}
+    generation: {max_new_tokens: 12}
+    checkpoint_seconds: 0
+"""
+
+
+def test_people_are_asked_where_reward_models_disagree_and_at_random(folder):
+    """The shares, the reasons and the cap are kept; a resumed stage asks the same again, and nothing more."""
+    text = PEOPLE[: PEOPLE.index("  reward:\n")] + CHOSEN
+    with pytest.raises(AwaitingPeople):
+        run_tiny(folder, text=text)
+    url = f"sqlite:///{folder}/feedback.db"
+    store = Store.open(url)
+    asked = list(store.questions())
+    assert len(asked) == 15 and all(isinstance(q, PairQuestion) and q.origin.round == 1 for q in asked)
+    by = Counter(q.origin.why for q in asked)
+    assert by[AT_RANDOM] == 3 and by[DISAGREED] == 12
+    chosen = Counter(q.origin.task for q in asked if q.origin.why == DISAGREED)
+    assert max(chosen.values()) == 1 and all(q.responses[0] != q.responses[1] for q in asked)
+    assert answer_all(url) == 15
+    made, console = run_tiny(folder, text=text)
+    assert made["disputed"].metrics["comparisons"] == 15 and len(list(store.questions())) == 15
+    assert any("asks about 15 pairs: 12 by information gain, 3 by random" in line for line in console.said)
+    assert set(made["disputed"].parents) == {"sft", "ensemble"}
+    store.close()
+
+
+def test_chosen_pairs_are_what_the_members_disagree_about():
+    """Of one prompt with four samples, on two of which two members say the opposite."""
+    scores = [[0.0, 0.1, 0.0, 3.0], [0.0, 0.1, 3.0, 0.0]]
+    texts = ["left", "right", "up there", "down below"]
+    row = {"id": "t", "kind": "", "prompt": "Where?", "responses": texts, "ended": [True] * 4, "scores": scores}
+    found = [p for seed in range(8) for p in Choosing(questions=1, ensemble="e", random_share=0.1).pairs([row], seed)]
+    disputed = {p.responses for p in found if p.why == DISAGREED}
+    assert disputed <= {("up there", "down below")}
+    many = Choosing(questions=5, ensemble="e", random_share=0.2).pairs([row] * 1, 0)
+    assert len({p.responses for p in many}) == len(many)
+    with pytest.raises(ConfigError, match="write `ask: pairs` too"):
+        parse_recipe(recipe_with("{choose: {questions: 5}}"), TABLE)
 
 
 WRITTEN = """

@@ -44,13 +44,13 @@ def ceiling_from_votes(pairs: Sequence[JudgedPair], *, level: float = 0.95) -> N
 
     * agreement: over all two votes on a pair, then over pairs;
     * at least: each vote predicted by the majority of the others, a draw counting half;
-    * at most: the smaller of two upper bounds, where the second is known.
-      One is the share of the majority among the very votes it was taken from. The other is (1 + E[r]) / 2, where r of an
-      annotator is how far their votes follow the best answers, 1 for always and 0 for by chance. Two annotators
-      agree with a chance of (1 + E[r_j r_k d^2]) / 2, d being how clear a pair is, so r times the root of E[d^2] is the
-      one factor of their agreements (`_followed`); E[d] is not above that root (Jensen), equality when all pairs are
-      equally clear. Who cannot be told apart is taken to be alike: the root of 2 a - 1 with a the agreement. That alone
-      would be too low where annotators differ, since two of them agree less often than two of middling reliability.
+    * at most: the smaller of two upper bounds. One is the share of the majority among the very votes it was taken from.
+      The other is (1 + E[r]) / 2, where r says how far an annotator's votes follow the best answers, 1 for always and 0
+      for by chance. Two annotators agree with a chance of (1 + E[r_j r_k d^2]) / 2, d being how clear a pair is, so r
+      times the root of E[d^2] is the one factor of their agreements (`_followed`), and E[d] is not above that root
+      (Jensen), equality when all pairs are equally clear. Who cannot be told apart is taken to be alike: the root of
+      2 a - 1, a the agreement. That alone would be too low where annotators differ, since a good and a bad one agree
+      less often than two of middling reliability.
 
     Sources: Dawid and Skene 1979 (votes independent given the best answer); Parisi et al. 2014 (PNAS 111, predictors
     without labels: their products off the diagonal are of rank one); Harman and Jones 1966 (minres).

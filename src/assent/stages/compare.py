@@ -13,7 +13,7 @@ from assent.feedback.annotators import PANEL
 from assent.loops.select import select
 from assent.models.tokenizer import stop_ids
 from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
-from assent.protocols import State, Stateful
+from assent.protocols import Scorer, State, Stateful
 from assent.records import Comparison, to_json
 from assent.rollout.source import PromptSource
 from assent.stages.ai_annotators import AiAnnotator, AiAsks
@@ -163,16 +163,18 @@ def run(spec: CompareSpec, context: StageContext) -> Mapping[str, float]:
         decode=decoder(causal),
     )
     asks: PanelAsks | AiAsks | PeopleAsks
+    scorers: list[Scorer] = []
     if isinstance(spec.annotators, AiAnnotator):
         asks = AiAsks(spec.annotators, spec.samples, context)
     elif isinstance(spec.annotators, PeopleAnnotators):
         asks = PeopleAsks(spec.annotators.people, spec.samples, spec.policy, context)
+        scorers = asks.scorers(causal)
     else:
         asks = PanelAsks(spec.annotators, spec.samples, context.seed)
     lines = Lines(context.out / "comparisons.jsonl", asks)
     parts: dict[str, Stateful] = {"source": source, "lines": lines, "asks": asks}
     checkpoint = StateFile(context.state, parts, every_seconds=spec.checkpoint_seconds)
-    select(source, [], lines, context.tracker, checkpoint)
+    select(source, scorers, lines, context.tracker, checkpoint)
     checkpoint.save(len(source))  # people take longer than a process lives: what they are asked is not sampled again
     left = len(prompts) % per_step
     if left:

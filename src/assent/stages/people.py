@@ -1,10 +1,11 @@
 """Comparisons by people: questions made of the samples, and what was clicked as comparisons."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from assent.config import Frozen
 from assent.errors import ArtefactError
@@ -20,9 +21,11 @@ from assent.feedback.questions import (
     question_from_json,
     question_to_json,
 )
+from assent.models.folders import CausalModel
 from assent.pipeline.stage import StageContext
-from assent.protocols import State
+from assent.protocols import Scorer, State
 from assent.stages.asking import People, ask, origin_of, write_records
+from assent.stages.choosing import Choosing, ChosenPair
 from assent.stages.lines import lines_of
 from assent.stages.sources import SELECTED
 from assent.types import Rollout, ScoreEvents
@@ -33,11 +36,19 @@ class ComparingPeople(People):
 
     Args:
         ask: `ranking` shows all responses to a prompt at once; `pairs` two by two, each response in one pair.
+        choose: which pairs, of all that can be made of a prompt's samples; None for each response in one.
         dimensions: what is asked; comparisons are made of the first, the others stay in the store.
     """
 
     ask: Literal["ranking", "pairs"] = "ranking"
+    choose: Choosing | None = None
     dimensions: tuple[str, ...] = Field(OVERALL, min_length=1)
+
+    @model_validator(mode="after")
+    def _pairs_are_chosen(self) -> Self:
+        if self.choose is not None and self.ask != "pairs":
+            raise ValueError("what is chosen is pairs, and a ranking asks about all samples: write `ask: pairs` too")
+        return self
 
 
 class PeopleAnnotators(Frozen):
@@ -61,8 +72,16 @@ class PeopleAsks:
         self.same = 0
 
     def __call__(self, rollouts: Sequence[Rollout], scores: Sequence[Sequence[ScoreEvents]]) -> list[dict[str, object]]:
-        groups = [rollouts[i : i + self.samples] for i in range(0, len(rollouts), self.samples)]
+        starts = range(0, len(rollouts), self.samples)
+        groups = [rollouts[i : i + self.samples] for i in starts]
+        if self.people.choose is not None:  # among the samples of all steps, when they are there
+            parts = [[member[i : i + self.samples] for member in scores] for i in starts]
+            return [self.people.choose.row(g, s) for g, s in zip(groups, parts, strict=True)]
         return [json.loads(question_to_json(q)) for group in groups for q in self._questions(group)]
+
+    def scorers(self, policy: CausalModel) -> list[Scorer]:
+        """Who scores the samples, for choosing."""
+        return [] if self.people.choose is None else self.people.choose.scorers(self.context, policy)
 
     def _questions(self, group: Sequence[Rollout]) -> list[Question]:
         """Equal texts are shown once: nobody can say which of them is better."""
@@ -88,14 +107,29 @@ class PeopleAsks:
         )
         return kind(identity(prompt.id, prompt.source, texts), prompt.source, texts, self.people.dimensions, origin)
 
+    def _of_chosen(self, pair: ChosenPair) -> Question:
+        origin = origin_of(
+            self.context, self.people, self.policy, slice=pair.kind, ended=pair.ended, task=pair.task, why=pair.why
+        )
+        id = identity(pair.task, pair.prompt, pair.responses)
+        return PairQuestion(id, pair.prompt, pair.responses, self.people.dimensions, origin)
+
+    def _asked(self, choosing: Choosing, lines: Sequence[str]) -> list[Question]:
+        """What is chosen of the samples that the lines hold."""
+        chosen = choosing.pairs([json.loads(line) for line in lines], self.context.seed)
+        tally = ", ".join(f"{n:,} by {by.replace('_', ' ')}" for by, n in sorted(Counter(c.by for c in chosen).items()))
+        self.context.say(f"{self.context.name} asks about {len(chosen):,} pairs: {tally or 'no two samples differ'}")
+        return [self._of_chosen(pair) for pair in chosen]
+
     def figures(self) -> Mapping[str, float]:
         """Ask, and hand on what was answered; called when all is sampled.
 
         Raises:
             AwaitingPeople: not enough answers are in.
         """
-        lines = lines_of(self.context.out / "comparisons.jsonl")
-        answers, progress = ask(self.people, [question_from_json(line) for line in lines], self.context)
+        lines, choosing = lines_of(self.context.out / "comparisons.jsonl"), self.people.choose
+        questions = self._asked(choosing, lines) if choosing else [question_from_json(line) for line in lines]
+        answers, progress = ask(self.people, questions, self.context)
         written = {
             "comparisons": write_records(self.context, "comparisons.jsonl", answers, comparisons),
             "demonstrations": write_records(self.context, SELECTED, answers, demonstrations),

@@ -89,7 +89,7 @@ def sides(i, draw):
 
 
 def ranking(i, draw):
-    k = draw.choice((4, 4, 5, 6, 9))
+    k = draw.choice((4, 4, 4, 4, 5, 9))
     question = RankingQuestion(f"q{i}", f"Prompt {i}", tuple(f"text {i} {n}" for n in range(k)))
     tiers = [draw.randint(1, k) for _ in range(k)]
     order = sorted(set(tiers))

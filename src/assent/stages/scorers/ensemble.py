@@ -62,7 +62,11 @@ class EnsembleRef(Weighted):
 
     def scorer(self, context: StageContext, policy: CausalModel) -> Scorer:
         rule = Ensemble(self.label, self._rule())
-        return CombinedScorer(self.label, [_member(n, f, policy) for n, f in self._folders(context)], rule)
+        return CombinedScorer(self.label, self.members(context, policy), rule)
+
+    def members(self, context: StageContext, policy: CausalModel) -> list[Scorer]:
+        """Each by itself."""
+        return [_member(name, folder, policy) for name, folder in self._folders(context)]
 
     def folders(self, context: StageContext) -> list[str]:
         return [folder for _, folder in self._folders(context)]
