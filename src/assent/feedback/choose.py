@@ -172,7 +172,8 @@ class Question:
 class Chooser(Protocol):
     """Proposes pairs of one prompt, the best first."""
 
-    name: By
+    @property
+    def name(self) -> By: ...
 
     def __call__(self, scores_MC: Floats, rng: np.random.Generator) -> Iterable[tuple[Pair, float]]: ...
 
