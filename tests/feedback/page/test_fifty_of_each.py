@@ -44,23 +44,16 @@ STATE = """() => {
     drafts: Object.keys(sessionStorage).length,
   };
 }"""
-NEXT = f"""before => new Promise(tell => {{
-  const look = () => {{
-    const claim = document.querySelector("#answer [name=claim]");
-    if (claim ? claim.value === before || !document.activeElement.matches("#work, #text") : !arrived()) return;
-    watch.disconnect();
-    removeEventListener("focusin", look);
-    tell(({STATE})());
-  }};
-  const arrived = () => document.querySelector("#work") && !document.querySelector("#work .htmx-request");
-  const watch = new MutationObserver(look);
-  watch.observe(document, {{ subtree: true, childList: true }});
-  addEventListener("focusin", look);
-  look();
-}})"""
-"""The state as soon as it is another and the page is ready for keys; null is the claim where nothing is left.
-
-It looks when something has changed. Looking at every frame, as `wait_for_function` does, keeps the browser drawing."""
+NEXT = f"""before => {{
+  const claim = document.querySelector("#answer [name=claim]");
+  const ready = claim && document.activeElement.matches("#work, #text");
+  const done = claim ? claim.value !== before && ready : document.querySelector("#work");
+  return done ? ({STATE})() : null;
+}}"""
+"""The state as soon as it is another and the page is ready for keys; null is the claim where nothing is left."""
+LOOKS_EVERY_MS = 25
+"""Looking at every frame keeps the browser drawing; looking on every change is so early that htmx does not yet hold the
+new form, which then goes out as one without scripts would."""
 MIDDLES = """selectors => selectors.map((at) => {
   const box = document.querySelector(at).getBoundingClientRect();
   return [box.x + box.width / 2, box.y + box.height / 2];
@@ -266,7 +259,7 @@ def test_fifty(store, open_page, kind, device):
         question = by_prompt[state["prompt"]]
         places = [state["texts"].index(text) for text in question.responses] if question.shuffled else [0]
         driver.enter(intended[question], places)
-        state = page.evaluate(NEXT, state["claim"])
+        state = page.wait_for_function(NEXT, arg=state["claim"], polling=LOOKS_EVERY_MS).json_value()
         assert state["drafts"] <= 1, "drafts of answered questions are dropped"
     assert state["claim"] is None, "nothing is left to answer"
     assert {a.question: as_meant(a) for a in store.answers()} == {q: meant(a) for q, a in intended.items()}
