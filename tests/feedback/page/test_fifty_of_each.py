@@ -46,14 +46,15 @@ STATE = """() => {
 }"""
 NEXT = f"""before => {{
   const claim = document.querySelector("#answer [name=claim]");
-  const ready = claim && document.activeElement.matches("#work, #text");
+  const held = claim && claim.form.hasAttribute("data-htmx-powered");
+  const ready = held && document.activeElement.matches("#work, #text");
   const done = claim ? claim.value !== before && ready : document.querySelector("#work");
   return done ? ({STATE})() : null;
 }}"""
-"""The state as soon as it is another and the page is ready for keys; null is the claim where nothing is left."""
+"""The state as soon as it is another and the page is ready for keys; null is the claim where nothing is left. htmx puts
+the focus back before it holds the new form, which until then would go out as one without scripts does."""
 LOOKS_EVERY_MS = 25
-"""Looking at every frame keeps the browser drawing; looking on every change is so early that htmx does not yet hold the
-new form, which then goes out as one without scripts would."""
+"""Looking at every frame keeps the browser drawing."""
 MIDDLES = """selectors => selectors.map((at) => {
   const box = document.querySelector(at).getBoundingClientRect();
   return [box.x + box.width / 2, box.y + box.height / 2];
