@@ -25,3 +25,15 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set ASSENT_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser for the tests of one file. Playwright's loop runs in the thread of the tests as long as the browser
+    lives, and neither a second one nor `asyncio.run` can start beside it: so it does not outlive the file."""
+    from tests.feedback.page.browser import started
+
+    driver, browser = started()
+    yield browser
+    browser.close()
+    driver.stop()

@@ -13,7 +13,6 @@ from assent.feedback.page.app import create_app
 from assent.feedback.page.security import Pace
 from assent.feedback.page.talk import HOME, add_arena
 from assent.feedback.store import Store
-from feedback.page.browser import started
 from tests.docs.reader import ROOT, read
 
 PAGE = ROOT / "docs" / "tutorial-people.md"
@@ -46,21 +45,18 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory, folder):
+def told(tmp_path_factory, folder, chromium):
     """The reader's folder, and what each half of the page printed, with the answering in between."""
     work = tmp_path_factory.mktemp("reader")
     first, second = PAGE.read_text(encoding="utf-8").split("## 3. What they said")
-    driver, browser = started()
     printed = read_half(work, first)
     store = Store.open(str(work / "people.db"), gold_every=4)
     with served(create_app(store, admin_token="key", pace=Pace(1e6, 1e6))) as address:
         for name in ("Ann", "Ben"):
-            answer_all(browser, address, name, folder)
-        look_after(browser, address, folder)
+            answer_all(chromium, address, name, folder)
+        look_after(chromium, address, folder)
     store.close()
-    talk_once(browser, work, folder)
-    browser.close()
-    driver.stop()
+    talk_once(chromium, work, folder)
     return work, printed + read_half(work, second)
 
 

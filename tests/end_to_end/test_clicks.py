@@ -21,7 +21,6 @@ from assent.stages.parts import HELD_OUT_SEED
 from assent.stages.reward_algorithms import MARGINS
 from tests.end_to_end.test_people import PEOPLE
 from tests.end_to_end.tiny import run_tiny
-from tests.feedback.page.browser import started
 
 pytestmark = pytest.mark.timeout(290)
 KEYS = {"1": Degree.SIGNIFICANTLY, "2": Degree.BETTER, "3": Degree.SLIGHTLY, "4": Degree.NEGLIGIBLY}
@@ -96,14 +95,6 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clicks") / "trained"
     run_tiny(folder, until="sft", text=PEOPLE)
     return folder
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    driver, browser = started()
-    yield browser
-    browser.close()
-    driver.stop()
 
 
 def clicked_by(browser, store, seed, kind=Annotator):

@@ -14,7 +14,6 @@ from assent.stages.asking import AwaitingPeople
 from tests.architecture.source_tree import ROOT
 from tests.end_to_end.test_clicks import Annotator, clicked_by, plain
 from tests.end_to_end.tiny import QuietConsole
-from tests.feedback.page.browser import started
 
 pytestmark = pytest.mark.timeout(290)
 RECIPE = ROOT / "recipes" / "people_in_the_loop.yaml"
@@ -46,14 +45,6 @@ class Ranker(Annotator):
         for tier in tiers:
             self.page.keyboard.press(str(tier))
         self.meant[prompt, *texts] = tuple(tiers)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    driver, browser = started()
-    yield browser
-    browser.close()
-    driver.stop()
 
 
 def test_two_rounds_with_people_in_a_browser(chromium, tmp_path):

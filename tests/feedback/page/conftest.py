@@ -6,7 +6,6 @@ pytest.importorskip("fastapi")
 
 from benchmarks.local_servers import served
 from fastapi.testclient import TestClient
-from tests.feedback.page.browser import started
 from tests.feedback.page.questions import KINDS, MANY
 
 from assent.feedback.page.app import create_app
@@ -42,14 +41,6 @@ def each_kind(store):
 def pairs(store):
     store.add(MANY)
     return MANY
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    driver, browser = started()
-    yield browser
-    browser.close()
-    driver.stop()
 
 
 @pytest.fixture
