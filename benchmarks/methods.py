@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -110,6 +111,7 @@ def run(method: Method, folder: Path, seed: int) -> dict[str, Any]:
         "gold": results["models"]["policy sampled"]["judge"],
         "length": results["models"]["policy sampled"]["length"],
         "correct": right["policy greedy"],
+        "lost": sorted({kind for kinds in results["lost"].values() for kind in kinds}),
         "baseline": {
             "gold": results["models"]["baseline sampled"]["judge"],
             "length": results["models"]["baseline sampled"]["length"],
@@ -167,25 +169,33 @@ def table(seeds: Sequence[int], rows: Mapping[int, Mapping[str, Any]], methods: 
         f"and 95 % t interval over {len(seeds)} seeds, not cut at 1; ties count half; against the SFT model, judged by "
         "the hidden gold of 400 held-out prompts. Seconds: the method's own training steps, beside another run.",
         "",
+        "Lost: kinds of prompt that the verdict names as lost to SFT, sampled or greedily, and on how many seeds.",
+        "",
         "| # | method | sampled | greedy | sampled against greedy SFT | correctness, greedy | KL, nats | length "
-        "| seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| lost | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     base = [next(iter(rows[s].values()))["baseline"] for s in seeds if rows[s]]
     right, length = shown([b["correct"] for b in base]), shown([b["length"] for b in base], 1)
-    lines.append(f"| | SFT itself | .5 | .5 | | {right} | 0 | {length} | |")
+    lines.append(f"| | SFT itself | .5 | .5 | | {right} | 0 | {length} | | |")
     for i, method in enumerate(methods, 1):
         of = [rows[s][method.key] for s in seeds if method.key in rows[s]]
         if not of:
-            lines.append(f"| {i} | {method.shown} | did not run | | | | | | |")
+            lines.append(f"| {i} | {method.shown} | did not run | | | | | | | |")
             continue
         cells = [shown([r["win"][c] for r in of]) for c in COLUMNS]
         cells += [shown([r["correct"] for r in of]), shown([r["kl"] for r in of], 2)]
-        cells += [shown([r["length"] for r in of], 1), f"{sum(r['seconds'] for r in of) / len(of):.0f}"]
+        cells += [shown([r["length"] for r in of], 1), lost(of), f"{sum(r['seconds'] for r in of) / len(of):.0f}"]
         seeds_run = "" if len(of) == len(seeds) else f" ({len(of)} seeds)"
         lines.append(f"| {i} | {method.shown}{seeds_run} | {' | '.join(cells)} |")
     lines += ["", "![win rate over KL](methods.svg)", ""]
     return "\n".join(lines)
+
+
+def lost(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Kinds of prompt lost, sampled or greedily, with the number of seeds."""
+    kinds = Counter(kind for row in rows for kind in row["lost"])
+    return ", ".join(f"`{kind}` {n}" for kind, n in sorted(kinds.items())) or "none"
 
 
 def frontier(seeds: Sequence[int], rows: Mapping[int, Mapping[str, Any]], methods: Sequence[Method]) -> str:

@@ -103,8 +103,10 @@ def test_the_verdict_says_which_responses_it_is_about_and_what_the_judge_said(fi
         assert f"{how.capitalize()}: {results['verdicts'][how]['text']}" in said
     means = [results["models"][f"{who} sampled"]["judge"] for who in ("baseline", "policy")]
     for how in ("sampled", "greedy"):
-        lost = results["verdicts"][how]["text"].partition(" It loses on ")[2].count(" prompts)")
-        assert artefacts["verdict"].metrics[f"kinds_lost_{how}"] == lost
+        lost = results["lost"][how]
+        assert artefacts["verdict"].metrics[f"kinds_lost_{how}"] == len(lost)
+        named = results["verdicts"][how]["text"].partition(" It loses on ")[2]
+        assert named.count(" prompts)") == len(lost) and all(f"{kind} (" in named for kind in lost)
     line = next(line for line in said if line.startswith("Mean score by gold"))
     assert f"sampled {short(means[0])} → {short(means[1])}, greedy" in line
     page = (artefacts["report"].folder / "report.html").read_text()

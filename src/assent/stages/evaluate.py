@@ -124,6 +124,7 @@ def run(spec: EvaluateSpec, context: StageContext) -> Mapping[str, float]:
     results: dict[str, Any] = {
         "verdicts": {name: to_json(verdict(rates[name], said, lost=lost[name])) for name in lost},
         "win_rates": {name: to_json(rate) for name, rate in rates.items()},
+        "lost": {name: [row.kind for row in rows] for name, rows in lost.items()},
         "by_kind": {name: [to_json(row) for row in rows] for name, rows in by_kind.items()},
         "judge": judge.name,
         "judge_trained_on": spec.trained_on_judge,
