@@ -1,90 +1,138 @@
-"""The recipe with people in it, whole, with simulated annotators who answer on the served page.
+"""The recipe with people in it, whole, with simulated annotators who work in a browser.
 
     python benchmarks/people_in_the_loop.py [--folder runs/people_in_the_loop] [stages.base.data.count=...]
 
-Three annotators of different care (`feedback.annotators.PANEL`) read the prompt and the responses in the HTML that
-`assent label` sends them over HTTP, and send a form as a browser would. Between the rounds the recipe is run again as a
-person would run it. Prints what was asked and answered, the reward models' figures and the verdict, as a page.
+Three annotators of different care (`feedback.annotators.PANEL`) sit before Debian's Chromium at once, each in a session of
+their own, on the page that `assent label` serves from a process of its own: they sign in by name, read the prompt and the
+responses off the screen, judge those in the order in which they stand, and press keys. Between the rounds the recipe is
+run again as a person would run it. Prints what was asked and answered, how long it took, the reward models' figures and
+the verdicts, as a page.
 """
 
 import argparse
-import html
-import http.client
 import json
+import os
 import random
-import re
+import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from local_servers import free_port
 
 from assent.data import domain
 from assent.feedback.annotators import PANEL, SimulatedAnnotator
-from assent.feedback.page.security import csrf_token
-from assent.feedback.page.visitor import SESSION
 from assent.feedback.store import Store
+from assent.records import Comparison, Degree, PromptText
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "people_in_the_loop.yaml"
 ASSENT = [sys.executable, "-m", "assent"]
+CHROMIUM = os.environ.get("ASSENT_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"]
 PEOPLE = PANEL[:3]
-THE_STAGES = ("reward", "reward_2")
+DEGREES = (Degree.SIGNIFICANTLY, Degree.BETTER, Degree.SLIGHTLY, Degree.NEGLIGIBLY)
+NEXT_ONE = "c => { const f = document.querySelector('#answer [name=claim]'); return !f || f.value !== c }"
+REWARDS = ("reward", "reward_2")
+VERDICTS = {"first_verdict": "round 1", "verdict": "round 2"}
 
 
-class Annotator(threading.Thread):
-    """Ranks what stands on the page until nothing is left to rank."""
+@dataclass
+class Annotator:
+    """One tab of the browser and who sits before it.
 
-    def __init__(self, port: int, who: SimulatedAnnotator) -> None:
-        super().__init__(daemon=True)
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-        self.who, self.session, self.answered = who, f"secret-of-{who.name}:{who.name}", 0
+    Args:
+        page: Playwright's, signed in.
+        who: reads and judges.
+        rng: what `who` draws noise from.
+    """
 
-    def run(self) -> None:
-        page = self.ask("GET", "/")
-        while claim := re.search(r'name="claim" value="([^"]+)"', page):
-            ranks = self.ranks(page)
-            form = {"csrf": csrf_token(self.session), "claim": claim[1], "seconds": "9"}
-            if 'data-kind="pair"' in page:  # of four samples only two differed
-                better = f"{ranks.index(1)}:better" if len(set(ranks)) > 1 else "tie"
-                page = self.ask("POST", "/answer", form | {"choice-0": better})
-            else:
-                page = self.ask("POST", "/answer", form | {f"rank-0-{place}": str(r) for place, r in enumerate(ranks)})
-            self.answered += 1
+    page: Any
+    who: SimulatedAnnotator
+    rng: random.Random
+    read: dict[str, list[float]] = field(default_factory=dict)
 
-    def ask(self, method: str, path: str, form: dict[str, str] | None = None) -> str:
-        headers = {"Cookie": f"{SESSION}={self.session}", "HX-Request": "true"}
-        headers["Content-Type"] = "application/x-www-form-urlencoded"
-        while True:
-            self.connection.request(method, path, form and urlencode(form), headers)
-            reply = self.connection.getresponse()
-            page = reply.read().decode()
-            if reply.status == 200:
-                return page
-            assert reply.status == 429, (reply.status, page[:300])
-            time.sleep(0.5)
-
-    def ranks(self, page: str) -> list[int]:
-        """The rank of each place, as this annotator reads them."""
-        (prompt,) = read(page, r'<section class="card prompt".*?</section>')
-        texts = [text for card in read(page, r'<div class="text rendered" dir="auto">.*?</div>') for text in [card]]
-        gold = [domain.judge(prompt, text, ended=True).gold for text in texts]
-        said = self.who.compare("shown", prompt, texts, gold, rng=random.Random(f"{self.who.name}/{prompt}/{texts}"))
-        beaten = [{p.better for p in said.preferences if not p.tie and p.worse == place} for place in range(len(texts))]
-        return [1 + len(better) for better in beaten]
+    def answer_one(self) -> bool:
+        """Answer what stands on the screen; False where nothing is asked."""
+        if self.page.query_selector("#answer") is None:
+            return False
+        prompt = self.page.inner_text(".prompt .text")
+        texts = [card.inner_text() for card in self.page.query_selector_all("#responses .text.rendered")]
+        scores = scores_of(prompt, texts)
+        said = self.who.compare("shown", prompt, texts, scores, rng=self.rng, shown=range(len(texts)))
+        pair = self.page.get_attribute("#work", "data-kind") == "pair"  # of four samples only two differed
+        for key in pair_key(said) if pair else ranking_keys(said):
+            self.page.keyboard.press(key)
+        claim = self.page.input_value("#answer [name=claim]")
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_function(NEXT_ONE, arg=claim)
+        self.read[claim] = scores
+        return True
 
 
-def read(page: str, pattern: str) -> list[str]:
-    """What a person sees of these parts of a page."""
-    found = [re.sub(r"<h2>.*?</h2>", "", part, flags=re.S) for part in re.findall(pattern, page, re.S)]
-    parts = [re.sub(r"<br\s*/?>\s*|</p>\s*<p[^>]*>", "\n", part) for part in found]
-    return [html.unescape(re.sub(r"<[^>]+>", "", part)).strip() for part in parts]
+def scores_of(prompt: PromptText, responses: Sequence[str]) -> list[float]:
+    """Judged as if each had ended by itself: nobody sees on the page where one was cut."""
+    return [domain.judge(prompt, text, ended=True).gold for text in responses]
+
+
+def pair_key(said: Comparison) -> str:
+    """1 to 4: the left one, from significantly to negligibly; 9 to 6: the right one; 5 a tie."""
+    (one,) = said.preferences
+    if one.tie:
+        return "5"
+    key = 1 + DEGREES.index(one.degree)
+    return str(key if one.better == 0 else 10 - key)
+
+
+def ranking_keys(said: Comparison) -> str:
+    """The tier of each response, from left to right."""
+    beaten = [sum(p.worse == place and not p.tie for p in said.preferences) for place in range(len(said.responses))]
+    return "".join(str(1 + better) for better in beaten)
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """One round of labelling.
+
+    Args:
+        answered: how many answers each annotator gave.
+        read: the judged scores of what stood on the screen, by the claim that was answered.
+        seconds: from the first sign-in to the last answer.
+    """
+
+    answered: dict[str, int]
+    read: dict[str, list[float]]
+    seconds: float
+
+
+def sit(folder: Path, number: int) -> Sitting:
+    """All annotators answer until nothing is left; they take turns, and each has a question open all the time."""
+    from playwright.sync_api import sync_playwright
+
+    with ExitStack() as stack:
+        port = stack.enter_context(label(folder))
+        driver = stack.enter_context(sync_playwright())
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        stack.callback(browser.close)
+        began = time.monotonic()
+        people = []
+        for who in PEOPLE:
+            page = browser.new_context().new_page()
+            page.goto(f"http://127.0.0.1:{port}")
+            page.fill("#name", who.name)
+            page.keyboard.press("Enter")
+            page.wait_for_function("document.readyState === 'complete' && document.querySelector('#work')")
+            people.append(Annotator(page, who, random.Random(f"{who.name}/{number}")))
+        while sum([person.answer_one() for person in people]):
+            pass
+        answered = {person.who.name: len(person.read) for person in people}
+        return Sitting(answered, {c: s for person in people for c, s in person.read.items()}, time.monotonic() - began)
 
 
 @contextmanager
@@ -96,7 +144,7 @@ def label(folder: Path) -> Iterator[int]:
         while True:
             assert process.poll() is None, "the page did not start"
             try:
-                http.client.HTTPConnection("127.0.0.1", port, timeout=5).connect()
+                HTTPConnection("127.0.0.1", port, timeout=5).connect()
                 break
             except OSError:
                 time.sleep(0.1)
@@ -122,33 +170,59 @@ def figures(folder: Path, stage: str, name: str) -> Any:
     return json.loads((folder / place / name).read_text())
 
 
-def page(folder: Path, answered: Sequence[dict[str, int]]) -> str:
-    store = Store.open(str(folder / "feedback.db"))
-    lines = ["| | round 1 | round 2 |", "|---|---|---|"]
-    lines.append("| rankings by annotator | " + " | ".join(str(a) for a in answered) + " |")
+def with_interval(found: dict[str, Any] | None) -> str:
+    if found is None or found["value"] is None:
+        return "unknown"
+    i = found.get("interval")
+    return f"{found['value']:.3f}" + (f" [{i['low']:.3f}, {i['high']:.3f}]" if i else "")
+
+
+def misread(store: Store, sittings: Sequence[Sitting]) -> int:
+    """Answers given to texts that judge unlike those in the store: 0, or the screen is not what was asked."""
+    read = {claim: scores for sitting in sittings for claim, scores in sitting.read.items()}
+    wrong = 0
+    for a in store.answers():
+        wrong += read[a.token] != scores_of(a.question.prompt, [a.question.responses[i] for i in a.order])
+    return wrong
+
+
+def labels_table(store: Store, sittings: Sequence[Sitting], cards: Sequence[dict[str, Any]]) -> list[str]:
     batches = [store.progress(batch=b) for b in store.batches()]
-    lines.append("| questions, answers | " + " | ".join(f"{p.questions}, {p.answers}" for p in batches) + " |")
+    rows = {
+        "questions": [str(b.questions) for b in batches],
+        "answers": [str(b.answers) for b in batches],
+        "by annotator": [", ".join(f"{name} {n}" for name, n in s.answered.items()) for s in sittings],
+        "seconds, three annotators in one browser": [f"{s.seconds:.0f}" for s in sittings],
+        "seconds an answer": [f"{s.seconds / len(s.read):.2f}" for s in sittings],
+        "held-out prompts, pairs": [f"{c['accuracy']['clusters']}, {c['accuracy']['items']}" for c in cards],
+        "accuracy of the reward model on them": [with_interval(c["accuracy"]) for c in cards],
+        "two annotators agree": [with_interval((c["ceiling"] or {}).get("agreement")) for c in cards],
+    }
+    lines = ["| | round 1 | round 2 |", "|---|---|---|"]
+    return lines + [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
+
+
+def verdict_table(folder: Path) -> list[str]:
+    lines = ["| policy of | drawn | win | tie | loss | rate | KL, nats |", "|---|---|---|---|---|---|---|"]
+    for stage, which in VERDICTS.items():
+        results = figures(folder, stage, "results.json")
+        for how in ("sampled", "greedy"):
+            w = results["win_rates"][how]
+            rate = {"value": (w["win"] + w["tie"] / 2) / w["prompts"], "interval": w["interval"]}
+            cells = (which, how, w["win"], w["tie"], w["loss"], with_interval(rate), f"{results['kl']:.2f}")
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
+
+
+def page(folder: Path, sittings: Sequence[Sitting]) -> str:
+    store = Store.open(str(folder / "feedback.db"))
+    lines = labels_table(store, sittings, [figures(folder, stage, "card.json") for stage in REWARDS])
+    lines += ["", f"Answers to texts read wrongly off the screen: {misread(store, sittings)}.", ""]
     store.close()
-    cards = [figures(folder, stage, "card.json") for stage in THE_STAGES]
-    for name, of in (
-        ("accuracy on held-out votes", lambda c: c["accuracy"]),
-        ("two annotators agree", lambda c: (c["ceiling"] or {}).get("agreement") or {"value": None}),
-    ):
-        cells = []
-        for card in cards:
-            found = of(card)
-            i = found.get("interval")
-            cells.append("unknown" if found["value"] is None else f"{found['value']:.3f}")
-            cells[-1] += f" [{i['low']:.3f}, {i['high']:.3f}]" if i else ""
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    results = figures(folder, "verdict", "results.json")
-    lines += ["", "| against SFT, by gold | win | tie | loss | rate |", "|---|---|---|---|---|"]
-    for how, w in results["win_rates"].items():
-        total = w["win"] + w["tie"] + w["loss"]
-        lines.append(f"| {how} | {w['win']} | {w['tie']} | {w['loss']} | {(w['win'] + w['tie'] / 2) / total:.3f} |")
-    lines += ["", f"KL to SFT: {results['kl']:.2f} nats.", ""]
-    for name, model in results["models"].items():
-        lines.append(f"* {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in model.items()))
+    lines += ["Against SFT, by gold, on prompts that neither saw:", "", *verdict_table(folder), ""]
+    for stage, which in VERDICTS.items():
+        for how, said in figures(folder, stage, "results.json")["verdicts"].items():
+            lines.append(f"* {which}, {how}: {said['text']}")
     return "\n".join(lines)
 
 
@@ -158,17 +232,13 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", help="overrides of the recipe")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    answered = []
+    sittings: list[Sitting] = []
+    began = time.monotonic()
     while one_run(options.folder, options.settings):
-        with label(options.folder) as port:
-            people = [Annotator(port, who) for who in PEOPLE]
-            for person in people:
-                person.start()
-            for person in people:
-                person.join()
-        answered.append({person.who.name: person.answered for person in people})
-        print(f"answered: {answered[-1]}", flush=True)
-    print(page(options.folder, answered))
+        sittings.append(sit(options.folder, len(sittings)))
+        print(f"answered: {sittings[-1].answered} in {sittings[-1].seconds:.0f} s", flush=True)
+    print(page(options.folder, sittings))
+    print(f"\nWhole: {time.monotonic() - began:.0f} s.")
 
 
 if __name__ == "__main__":

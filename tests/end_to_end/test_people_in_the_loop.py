@@ -23,10 +23,11 @@ SMALL = [
     *("questions=14", "steps=2", "overlap=0"),
     *("stages.base.data.count=120", "stages.base.vocabulary=400", "stages.base.length=64"),
     *(f"stages.base.shape.kwargs.{name}={value}" for name, value in KWARGS.items()),
-    *("stages.sft.data.count=96", "stages.sft.epochs=1", "stages.verdict.tasks.count=24"),
+    *("stages.sft.data.count=96", "stages.sft.epochs=1"),
+    *("stages.first_verdict.tasks.count=24", "stages.verdict.tasks.count=24"),
     *(
         f"stages.{name}.generation.max_new_tokens=12"
-        for name in ("comparisons", "comparisons_2", "ppo", "ppo_2", "verdict")
+        for name in ("comparisons", "comparisons_2", "ppo", "ppo_2", "first_verdict", "verdict")
     ),
     *(f"stages.{name}.{field}" for name in ("ppo", "ppo_2") for field in ("tasks.count=40", "prompts_per_step=8")),
     *(f"stages.{name}.skip_checks=[D8, D11]" for name in ("base", "sft", "reward", "reward_2", "ppo", "ppo_2")),

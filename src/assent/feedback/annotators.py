@@ -53,10 +53,20 @@ class SimulatedAnnotator:
         *,
         rng: random.Random,
         kind: str = "",
+        shown: Sequence[int] | None = None,
     ) -> Comparison:
         """Rank K responses: all C(K, 2) pairs, with ties and degrees from one set of perceived scores.
 
         The same `rng` state gives the same answer, and every call draws as often from it, careless or not.
+
+        Args:
+            id: of the comparison.
+            prompt: what the responses answer.
+            responses: at least two texts.
+            gold_scores: one for each.
+            rng: what this annotator's noise is drawn from.
+            kind: of prompt.
+            shown: the order in which they stand before this annotator; None for one that is drawn.
 
         Raises:
             ValueError: fewer than two responses, or not one finite score for each.
@@ -66,7 +76,8 @@ class SimulatedAnnotator:
             raise ValueError(f"2 or more responses and a score for each; got {k} and {len(gold_scores)} in {id!r}")
         if not all(math.isfinite(score) for score in gold_scores):
             raise ValueError(f"scores must be finite; got {list(gold_scores)} in {id!r}; mend the judgement")
-        shown = tuple(rng.sample(range(k), k))
+        drawn = tuple(rng.sample(range(k), k))
+        shown = drawn if shown is None else tuple(shown)
         perceived = self._perceive(gold_scores, shown, rng)
         ranks = self._rank(perceived)
         pairs = tuple(_prefer(i, j, ranks, perceived) for i in range(k) for j in range(i + 1, k))
