@@ -2,11 +2,11 @@
 
     python benchmarks/people_in_the_loop.py [--folder runs/people_in_the_loop] [stages.base.data.count=...]
 
-Three annotators of different care (`feedback.annotators.PANEL`) sit before Debian's Chromium at once, each in a session of
-their own, on the page that `assent label` serves from a process of its own: they sign in by name, read the prompt and the
-responses off the screen, judge those in the order in which they stand, and press keys. Between the rounds the recipe is
-run again as a person would run it. Prints what was asked and answered, how long it took, the reward models' figures and
-the verdicts, as a page.
+Three annotators of different care (`feedback.annotators.PANEL`) sit before Debian's Chromium at once, each in a
+session of their own, on the page that `assent label` serves from a process of its own: they sign in by name, read
+the prompt and the responses off the screen, judge those in the order in which they stand, and press keys. Between
+the rounds the recipe is run again as a person would run it. Prints what was asked and answered, how long it took,
+the reward models' figures and the verdicts, as a page.
 """
 
 import argparse
