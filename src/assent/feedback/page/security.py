@@ -91,6 +91,14 @@ class Pace:
         return allowed
 
 
+class _TooLong(Exception):
+    """A body above the limit."""
+
+
+class _Gone(Exception):
+    """Whoever was sending hung up."""
+
+
 class Guard:
     """The outermost layer of the application: refuses before anything of a request is read, and sets the headers.
 
@@ -124,9 +132,12 @@ class Guard:
         if refusal:
             await refusal(scope, receive, send_guarded)
             return
-        body, too_long = await self._body(scope, receive)
-        if too_long:
+        try:
+            body = await self._body(scope, receive)
+        except _TooLong:
             await _plain("This is too long to send; shorten it.", 413)(scope, receive, send_guarded)
+            return
+        except _Gone:
             return
         await self._app(scope, _replayed(body, receive), send_guarded)
 
@@ -145,20 +156,26 @@ class Guard:
             return _plain("This is too long to send; shorten it.", 413)
         return None
 
-    async def _body(self, scope: Scope, receive: Receive) -> tuple[bytes, bool]:
-        """The whole body, read here so that one sent in pieces without a length is held to the same limit."""
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body, read here so that one sent in pieces without a length is held to the same limit.
+
+        Raises:
+            _TooLong: it is longer than that.
+            _Gone: the connection broke off within it. Half a form can look like an answer, and would stand in the way
+                of the whole one that is sent next.
+        """
         if scope["method"] in ("GET", "HEAD"):
-            return b"", False
+            return b""
         body = bytearray()
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return bytes(body), False
+                raise _Gone
             body += message.get("body", b"")
             if len(body) > self._longest:
-                return b"", True
+                raise _TooLong
             if not message.get("more_body", False):
-                return bytes(body), False
+                return bytes(body)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
