@@ -180,12 +180,13 @@ def label_serve(
     host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on.")] = 8321,
     tokens: Annotated[bool, typer.Option("--tokens", help="Only the links of invitations sign in.")] = False,
+    gold_every: Annotated[int, typer.Option(help="One showing in about this many is a gold one; 0 for none.")] = 20,
 ) -> None:
     """Serve the page until Ctrl-C; `serve` may be left out."""
     with _told("Closed. Every answer that was given is in the store."):
         from assent.feedback.page.serve import open_store, serve
 
-        serve(open_store(store), host=host, port=port, tokens=tokens, say=typer.echo)
+        serve(open_store(store, gold_every=gold_every), host=host, port=port, tokens=tokens, say=typer.echo)
 
 
 @labels.command("invite")

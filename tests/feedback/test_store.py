@@ -245,6 +245,12 @@ def test_a_store_of_a_newer_version_is_refused(url):
         Store.open(url)
 
 
+def test_a_file_that_is_no_database_is_refused(tmp_path):
+    (tmp_path / "judged.jsonl").write_text('{"question": 1}\n' * 100)
+    with pytest.raises(DataError, match="cannot be opened"):
+        Store.open(str(tmp_path / "judged.jsonl"))
+
+
 def test_other_databases_are_refused():
     with pytest.raises(DataError, match="not the URL of a store"):
         Store.open("mysql://somewhere/else")

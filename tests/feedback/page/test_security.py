@@ -1,6 +1,8 @@
 """What the page refuses, and what its headers forbid the browser."""
 
 import re
+import socket
+from urllib.parse import urlencode
 
 import pytest
 from fastapi.testclient import TestClient
@@ -199,3 +201,55 @@ def test_the_command_line_refuses_other_interfaces_and_invites(tmp_path, store):
     assert refused.exit_code == 2 and "without sign-in" in refused.output
     link = CliRunner().invoke(command_line, ["label", "invite", "Ann", where, "--address", "http://h:1"]).output.strip()
     assert store.who(link.removeprefix("http://h:1/join/")) == "Ann"
+
+
+def test_an_invitation_signs_in_where_a_typed_name_would_do(client, store, pairs):
+    token = store.invite("Ann")
+    page = client.get(f"/join/{token}").text
+    assert 'id="answer"' in page and token not in client.cookies["assent_session"]
+    client.post("/answer", data=entry(page, **{"choice-0": "tie"}))
+    assert [a.annotator for a in answers(store)] == ["Ann"]
+    assert client.get("/join/guess").status_code == 403
+
+
+@pytest.mark.parametrize("cut", [1, 40])
+def test_half_a_form_is_no_answer(app, client, store, pairs, cut):
+    """The connection breaks within the last field: what has come would be an answer, with half a comment."""
+    page = sign_in(client, "Ann")
+    whole = urlencode(entry(page, **{"choice-0": "tie"}, comment="x" * 80)).encode()
+    sent = iter([{"type": "http.request", "body": whole[:-cut], "more_body": True}, {"type": "http.disconnect"}])
+    cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+    headers = {"host": "testserver", "cookie": cookie, "content-type": "application/x-www-form-urlencoded"}
+    scope = {
+        "type": "http", "method": "POST", "path": "/answer", "raw_path": b"/answer", "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "client": ("testclient", 1), "server": ("testserver", 80), "scheme": "http", "http_version": "1.1",
+    }  # fmt: skip
+
+    async def receive():
+        return next(sent)
+
+    async def send(message):
+        raise AssertionError("nobody is there to be told")
+
+    client.portal.call(app, scope, receive, send)
+    assert not answers(store)
+    client.post("/answer", content=whole, headers={"content-type": headers["content-type"]})
+    assert answers(store)[0].answer.remarks.comment == "x" * 80
+
+
+def test_a_port_that_is_taken_is_said_before_any_address(tmp_path, store):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        where = str(tmp_path / "feedback.db")
+        refused = CliRunner().invoke(command_line, ["label", where, "--port", str(port)])
+    assert refused.exit_code == 2 and f"--port {port + 1}" in refused.output and "http" not in refused.output
+
+
+def test_gold_questions_come_as_often_as_the_command_line_says(tmp_path, store, monkeypatch):
+    served = []
+    monkeypatch.setattr(serving, "serve", lambda store, **settings: served.append(store.gold_every))
+    where = str(tmp_path / "feedback.db")
+    for more in ([], ["--gold-every", "4"]):
+        assert CliRunner().invoke(command_line, ["label", where, *more]).exit_code == 0
+    assert served == [20, 4]

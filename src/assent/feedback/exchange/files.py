@@ -16,7 +16,8 @@ def export_file(
     """Write the answers that stand.
 
     Raises:
-        DataError: there is no such form, a prompt does not fit into it, or nobody has answered.
+        DataError: there is no such form, a prompt does not fit into it, nobody has answered, or the file cannot be
+            written.
     """
     written = export(store.answers(batch=batch), form, dimension)
     if not written.rows:
@@ -26,8 +27,15 @@ def export_file(
             why="an empty file would be taken for a whole one",
             fix="have questions answered, or choose a form that has room for these answers; `assent` has for all",
         )
-    with out.open("w", encoding="utf-8", newline="") as file:
-        file.write(written.text)
+    try:
+        out.write_text(written.text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise DataError(
+            f"{out} cannot be written",
+            got=error,
+            why="answers go into one file",
+            fix="name one in a folder that is there",
+        ) from error
     say(f"{out}: {written.rows:,} rows" + ("" if written.left_out else "; nothing was left out"))
     _say_left(written.left_out, "the form has no room for them", say)
 

@@ -1,8 +1,10 @@
 """Serving the page: on this machine without passwords, elsewhere only with link tokens."""
 
 import secrets
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -17,22 +19,26 @@ from assent.feedback.store import Store
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
+EVERYWHERE = ("0.0.0.0", "::")
+"""Hosts that name every interface, and no address that a browser could open."""
+
 STORE_OF_A_RUN = "feedback.db"
 """Where the folder of a run keeps its store."""
 
 
-def open_store(where: str, *, new: bool = False) -> Store:
+def open_store(where: str, *, new: bool = False, **settings: Any) -> Store:
     """The store that is to be labelled.
 
     Args:
         where: the folder of a run, the file of a store, or a URL.
         new: make the file where there is none.
+        settings: those of `Store`.
 
     Raises:
         DataError: there is nothing at that path, or it is not a store.
     """
     if "://" in where:
-        return Store.open(where)
+        return Store.open(where, **settings)
     path = Path(where).expanduser()
     file = path / STORE_OF_A_RUN if path.is_dir() else path
     if not file.is_file() and not new:
@@ -42,7 +48,7 @@ def open_store(where: str, *, new: bool = False) -> Store:
             why="a new store would have no questions, and a slip in the path would go unnoticed",
             fix="give the folder of a run that asks people, or the file that questions were added to",
         )
-    return Store.open(str(file))
+    return Store.open(str(file), **settings)
 
 
 def invite(store: Store, name: str, address: str) -> str:
@@ -77,6 +83,23 @@ def check_address(host: str, *, tokens: bool) -> None:
         )
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """Bound before any address is told: the key of a page that never opens is of no use to anybody.
+
+    Raises:
+        ConfigError: something else listens there, or it is no address of this machine.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"the page cannot be served at {host}, port {port}",
+            got=error,
+            why="a port belongs to one program at a time, and only this machine's own addresses can be listened to",
+            fix=f"end what runs there, or choose another port: --port {port + 1}",
+        ) from error
+
+
 def serve(
     store: Store,
     *,
@@ -97,17 +120,24 @@ def serve(
         policies: served in an arena, which signing in then leads to.
 
     Raises:
-        ConfigError: see `check_address` and `Arena`.
+        ConfigError: see `check_address`, `listen` and `Arena`.
     """
     check_address(host, tokens=tokens)
+    listening = listen(host, port)
     admin = secrets.token_urlsafe(24)
     hosts = frozenset({*LOCAL_NAMES, host}) if is_loopback(host) else None
     home = HOME if policies else "/"
     app = create_app(store, passwordless=not tokens, admin_token=admin, hosts=hosts, home=home)
     if policies:
         add_arena(app, Arena(store, policies))
-    named = f"[{host}]" if ":" in host else host
-    link = " with the link of an invitation" if tokens else ""
-    say(f"{'Talk' if policies else 'Answer'} at http://{named}:{port}/{link}")
+    seen = "localhost" if host in EVERYWHERE else host
+    named = f"[{seen}]" if ":" in seen else seen
+    what = "Talk" if policies else "Answer"
+    if tokens:
+        say(f"{what} with the link of an invitation; {host}, port {port}, is listened to")
+    else:
+        say(f"{what} at http://{named}:{port}/")
     say(f"Everyone's answers: http://{named}:{port}/admin?token={admin}")
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+    say("Ctrl-C ends it; every answer is in the store at once.")
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+    uvicorn.Server(config).run(sockets=[listening])

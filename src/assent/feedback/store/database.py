@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from assent.errors import DataError
 
@@ -80,12 +80,12 @@ class Database:
             event.listen(self.engine, "begin", _begin_sqlite)
         try:
             migrate(self.engine)
-        except OperationalError as error:
+        except DatabaseError as error:
             raise DataError(
                 f"the store {make_url(self.url).render_as_string()} cannot be opened",
                 got=str(error.orig).strip(),
                 why="feedback must be written before it is acknowledged",
-                fix="check that the server runs, or that the folder can be written to",
+                fix="check that the server runs, or that the file is a store in a folder that can be written to",
             ) from error
 
     @contextmanager
