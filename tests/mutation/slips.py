@@ -281,6 +281,7 @@ SLIPS: dict[str, Slips] = {
                 "test_the_kl_keeps_its_weight_whatever_the_multiplier",
                 "test_two_critics_learn_two_returns",
                 "test_each_advantage_reads_its_own_critic",
+                "test_a_token_that_other_weights_drew_is_corrected_in_reward_and_cost_alike",
             )
         ),
         (
@@ -288,6 +289,8 @@ SLIPS: dict[str, Slips] = {
             ("            -scored.cost_events_BT,", "            scored.cost_events_BT,"),
             ("- weight * cost_advantages", "+ weight * cost_advantages"),
             ("/ (1.0 + weight)", ""),
+            ("whiten_advantages=False, importance_cap=None)", "whiten_advantages=False)"),
+            ("advantages * corrections", "advantages"),
             ("/ (1.0 + weight)", "/ weight"),
             ("costs_BT, scored.cost_values_BT, mask", "costs_BT, scored.values_BT, mask"),
             ("cost_returns_BT=cost_returns", "cost_returns_BT=of_reward.returns_BT"),

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -113,6 +114,27 @@ def test_each_advantage_reads_its_own_critic(world):
     wanted = (of_reward - scored.multiplier * of_cost) / (1 + scored.multiplier)
     torch.testing.assert_close(made.advantages_BT, wanted.to(made.advantages_BT.dtype), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(made.cost_returns_BT, (of_cost + scored.cost_values_BT).to(made.cost_returns_BT.dtype))
+
+
+def test_a_token_that_other_weights_drew_is_corrected_in_reward_and_cost_alike(world):
+    """The weight stands on the whole advantage, after whitening, and on nothing that a critic learns."""
+    policy, *_ = world
+    drawn = [rollout(policy, 0, 1, 2), rollout(policy, 1, 0, 0)]
+    drawn = [replace(r, sampler_logprobs=tuple(p - 0.4 * k for k, p in enumerate(r.sampler_logprobs))) for r in drawn]
+    scored = scoring_on(*world)(drawn)
+    plain, corrected = (
+        PPOLagrangian(ppo=PPO(importance_cap=cap, whiten_advantages=True)).experience(scored) for cap in (None, 1.3)
+    )
+    weights = torch.tensor([[1.0, 1.3], [1.0, 1.3]], dtype=torch.float64)  # exp(0.4) = 1.49, capped
+    torch.testing.assert_close(corrected.advantages_BT, plain.advantages_BT * weights, rtol=1e-6, atol=1e-7)
+    assert torch.equal(corrected.returns_BT, plain.returns_BT)
+    assert torch.equal(corrected.cost_returns_BT, plain.cost_returns_BT)
+    assert corrected.metrics["importance/capped"].value == 0.5 and "importance/capped" not in plain.metrics
+
+
+def test_rewards_are_not_whitened_beside_costs_that_are_not():
+    with pytest.raises(ValueError, match="whiten_rewards .* got true"):
+        PPOLagrangian(ppo=PPO(whiten_rewards=True))
 
 
 def test_the_multiplier_by_hand():

@@ -25,7 +25,7 @@ from assent.evals.toy_world import RESPONSE_LENGTH, TableEngine, TableForward, T
 from assent.rollout.source import sample
 from assent.train.greedy import GreedyScoring
 from assent.train.scoring import KLControl, RolloutScoring, Shaping
-from assent.train.weighing import WeightedScorer
+from assent.train.weighing import WeightedScorer, this_batch
 from assent.types import (
     ConstantLength,
     CriticScored,
@@ -231,9 +231,27 @@ def test_the_baseline_is_shaped_as_the_scores_and_leaves_the_moments_alone(world
     alone, scored = plain(rollouts), beside(rollouts)
     assert torch.equal(alone.score_events_BT, scored.score_events_BT)
     assert beside.state_dict() == plain.state_dict()
-    best = [rollout(policy, *most_probable(policy, x)) for x in (0, 1)]
-    again = plain(best).score_events_BT.sum(1)
-    torch.testing.assert_close(scored.baseline_B, again[[0, 0, 1, 1]].double(), rtol=1e-6, atol=1e-6)
+    raw = torch.tensor([r.item() for r in (rewards[0, 0, 0], rewards[0, 1, 2], rewards[1, 2, 2], rewards[1, 0, 1])])
+    best = torch.tensor([rewards[most_probable(policy, x)].item() for x in (0, 1)])
+    again = (best - raw.mean()) / raw.std(correction=0) - 0.25 * RESPONSE_LENGTH
+    torch.testing.assert_close(scored.baseline_B, again[[0, 0, 1, 1]].double(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_baseline_is_whitened_by_the_batch_and_not_by_itself(world):
+    """By its own moments the greedy scores would have mean 0, whatever they are worth."""
+    policy, reference, rewards = world
+    scoring = RolloutScoring(
+        TableForward(policy).logprobs, TableForward(reference).logprobs,
+        [WeightedScorer(TableScorer(rewards), 2.0, this_batch)],
+        shaping=Shaping(), kl_control=KLControl(BETA), token_budget=64,
+    )  # fmt: skip
+    outcomes = [(0, 0, 0), (0, 1, 2), (1, 2, 2), (1, 0, 1)]
+    scored = greedy_scoring_on(policy, scoring)([rollout(policy, *o) for o in outcomes])
+    raw = torch.stack([rewards[o] for o in outcomes])
+    best = torch.stack([rewards[most_probable(policy, x)] for x in (0, 1)])
+    wanted = 2.0 * (best - raw.mean()) / raw.std(correction=0)
+    assert wanted.mean().abs() > 0.1
+    torch.testing.assert_close(scored.baseline_B, wanted[[0, 0, 1, 1]].double(), rtol=1e-5, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------ REINFORCE++

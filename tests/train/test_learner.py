@@ -196,6 +196,21 @@ def test_a_mixture_adds_its_own_mean_gradient_times_its_coefficient(tmp_path):
     assert source.given == 1
 
 
+@pytest.mark.parametrize(("rows", "asked", "sizes"), [(6, 4, [2, 2, 1, 1]), (9, 8, [2] + [1] * 7), (3, 5, [1] * 3)])
+def test_a_pass_takes_as_many_steps_as_it_was_asked_for(tmp_path, rows, asked, sizes):
+    """However few the rows; the schedule counts on it. Minibatches of one pass differ by one row at most."""
+    seen = []
+
+    class Counting(PPO):
+        def loss(self, batch, forward):
+            seen.append(len(batch))
+            return PPO.loss(self, batch, forward)
+
+    learner = learner_of(Tables(2, 3, seed=5), tmp_path)
+    learner.update(experience_of(rows), Counting(epochs=2, minibatches=asked))
+    assert learner.steps_done == 2 * len(sizes) and seen == 2 * sizes
+
+
 def test_an_update_ends_early_at_its_kl_limit(tmp_path):
     learner = learner_of(Tables(2, 3, seed=5), tmp_path, optimizer=None)
     for group in learner.optimizers[0].param_groups:

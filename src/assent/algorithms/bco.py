@@ -11,6 +11,7 @@ from assent.algorithms._unpaired import unpaired_loss
 from assent.functional import preference
 from assent.protocols import Forward
 from assent.types import BaselinedBatch, Loss, Mean, UnpairedBatch, add_metrics
+from assent.types.settings import above
 
 DESIRABLE, UNDESIRABLE = "implicit_reward/desirable", "implicit_reward/undesirable"
 
@@ -35,6 +36,9 @@ class BCO:
 
     name: Literal["bco"] = "bco"
     beta: float = 0.01
+
+    def __post_init__(self) -> None:
+        above(0, beta=self.beta)
 
     def first_pass(self, part: UnpairedBatch, forward: Forward) -> dict[str, Mean]:
         """Nothing: the steps before have said it."""

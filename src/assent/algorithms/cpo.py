@@ -9,6 +9,7 @@ from assent.algorithms._pairs import Responses, held_up, pair_loss, sums_of
 from assent.functional import preference
 from assent.protocols import Forward
 from assent.types import Loss, PairBatch
+from assent.types.settings import above, at_least
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,10 @@ class CPO:
     name: Literal["cpo"] = "cpo"
     beta: float = 0.1
     nll_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        above(0, beta=self.beta)
+        at_least(0, nll_weight=self.nll_weight)
 
     def loss(self, batch: PairBatch, forward: Forward) -> Loss:
         sums_B = sums_of(batch, forward)

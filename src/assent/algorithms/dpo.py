@@ -9,6 +9,7 @@ from assent.algorithms._pairs import Referenced, held_up, log_ratios, pair_loss,
 from assent.functional import preference
 from assent.protocols import Forward
 from assent.types import Loss, ReferencedPairBatch
+from assent.types.settings import above, at_least, below
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,11 @@ class DPO:
     label_smoothing: float = 0.0
     nll_weight: float = 0.0
     length_normalised: bool = False
+
+    def __post_init__(self) -> None:
+        above(0, beta=self.beta)
+        at_least(0, label_smoothing=self.label_smoothing, nll_weight=self.nll_weight)
+        below(0.5, label_smoothing=self.label_smoothing)
 
     def loss(self, batch: ReferencedPairBatch, forward: Forward) -> Loss:
         sums_B = sums_of(batch, forward)

@@ -9,6 +9,7 @@ from assent.algorithms._pairs import Referenced, log_ratios, pair_loss, sums_of
 from assent.functional import preference
 from assent.protocols import Forward
 from assent.types import Loss, ReferencedPairBatch
+from assent.types.settings import above, at_least, below
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,11 @@ class Hinge:
     name: Literal["hinge"] = "hinge"
     beta: float = 0.1
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        above(0, beta=self.beta)
+        at_least(0, label_smoothing=self.label_smoothing)
+        below(0.5, label_smoothing=self.label_smoothing)
 
     def loss(self, batch: ReferencedPairBatch, forward: Forward) -> Loss:
         sums_B = sums_of(batch, forward)

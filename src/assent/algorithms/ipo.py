@@ -9,6 +9,7 @@ from assent.algorithms._pairs import Referenced, log_ratios, pair_loss, per_toke
 from assent.functional import preference
 from assent.protocols import Forward
 from assent.types import Loss, ReferencedPairBatch
+from assent.types.settings import above
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,9 @@ class IPO:
 
     name: Literal["ipo"] = "ipo"
     beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        above(0, beta=self.beta)
 
     def loss(self, batch: ReferencedPairBatch, forward: Forward) -> Loss:
         sums_B = sums_of(batch, forward)

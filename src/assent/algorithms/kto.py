@@ -11,6 +11,7 @@ from assent.algorithms._unpaired import unpaired_loss
 from assent.functional import preference
 from assent.protocols import Forward
 from assent.types import BaselinedBatch, Loss, Mean, MismatchedBatch
+from assent.types.settings import above, at_least
 
 BASELINE = "baseline/kl"
 
@@ -39,6 +40,10 @@ class KTO:
     beta: float = 0.1
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        above(0, beta=self.beta)
+        at_least(0, desirable_weight=self.desirable_weight, undesirable_weight=self.undesirable_weight)
 
     def first_pass(self, part: MismatchedBatch, forward: Forward) -> dict[str, Mean]:
         """The log-ratios of the mismatched rows."""

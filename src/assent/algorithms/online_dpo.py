@@ -11,6 +11,7 @@ from assent.algorithms._pairs import log_ratios, pair_loss, sums_of
 from assent.functional import reward
 from assent.protocols import Forward
 from assent.types import Loss, Mean, PairExperience, Scored, in_twos
+from assent.types.settings import at_least
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ class OnlineDPO:
     epochs: int = 1
     minibatches: int = 1
     soft_labels: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(1, epochs=self.epochs, minibatches=self.minibatches)
 
     def experience(self, scored: Scored) -> PairExperience:
         """One pair per prompt.

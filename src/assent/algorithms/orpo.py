@@ -9,6 +9,7 @@ from assent.algorithms._pairs import Responses, pair_loss, per_token, sums_of
 from assent.functional import preference
 from assent.protocols import Forward
 from assent.types import Loss, PairBatch
+from assent.types.settings import at_least
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,9 @@ class ORPO:
 
     name: Literal["orpo"] = "orpo"
     weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        at_least(0, weight=self.weight)
 
     def loss(self, batch: PairBatch, forward: Forward) -> Loss:
         sums_B = sums_of(batch, forward)

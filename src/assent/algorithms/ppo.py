@@ -11,6 +11,7 @@ from assent.algorithms._importance import importance
 from assent.functional import masked, policy, returns, value
 from assent.protocols import Forward
 from assent.types import CriticScored, Experience, Loss, Mean
+from assent.types.settings import above, at_least, at_most
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class PPO:
         importance_cap: weigh each token's surrogate by min(pi_old / pi_sampler, cap): 2 in Yao et al. 2025; None for no
             correction of what sampled the tokens.
         update_kl_limit: an update ends early once its approximate KL to the old policy exceeds this, in nats per token.
+        policy_coef: weight of the surrogate; 1 in the papers, 0 while the critic warms up.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -58,6 +60,15 @@ class PPO:
     importance_cap: float | None = None
     update_kl_limit: float | None = None
     policy_coef: float = 1.0
+
+    def __post_init__(self) -> None:
+        at_least(1, epochs=self.epochs, minibatches=self.minibatches)
+        at_least(0, gamma=self.gamma, lam=self.lam, clip_low=self.clip_low, clip_high=self.clip_high)
+        at_most(1, gamma=self.gamma, lam=self.lam)
+        above(1, dual_clip=self.dual_clip)
+        at_least(0, value_clip=self.value_clip, value_coef=self.value_coef, entropy_coef=self.entropy_coef)
+        at_least(0, critic_warmup_steps=self.critic_warmup_steps, policy_coef=self.policy_coef)
+        above(0, importance_cap=self.importance_cap, update_kl_limit=self.update_kl_limit)
 
     def experience(self, scored: CriticScored) -> Experience:
         """Rewards with the KL penalty, then advantages and returns; returns come from unwhitened advantages."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
+from assent.algorithms._importance import importance
 from assent.algorithms.ppo import PPO
 from assent.functional import masked, returns, value
 from assent.protocols import Forward
@@ -25,8 +26,9 @@ class PPOLagrangian:
     Lambda itself is a state, not a setting: the scoring moves it (`train.lagrange`) and each batch carries its own.
 
     Args:
-        ppo: everything that PPO can be given. The authors' script has clip 0.2, value_clip 5, gamma 1, lam 0.95 and no
-            whitening, as by default here; settings that a recipe leaves out take PPO's own defaults.
+        ppo: everything that PPO can be given but `whiten_rewards`. The authors' script has clip 0.2, value_clip 5,
+            gamma 1, lam 0.95 and no whitening, as by default here; settings that a recipe leaves out take PPO's own
+            defaults.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -37,6 +39,21 @@ class PPOLagrangian:
     name: Literal["ppo_lagrangian"] = "ppo_lagrangian"
     ppo: PPO = field(default_factory=lambda: PPO(value_clip=5.0, whiten_advantages=False))
 
+    def __post_init__(self) -> None:
+        if self.ppo.whiten_rewards:
+            raise ValueError(
+                "whiten_rewards would divide the reward and its KL by their deviation, and not the cost: lambda would no "
+                "longer be their price; got true; leave it out, or normalise the scorers"
+            )
+
+    @property
+    def importance_cap(self) -> float | None:
+        return self.ppo.importance_cap
+
+    @property
+    def critic_warmup_steps(self) -> int:
+        return self.ppo.critic_warmup_steps
+
     @property
     def epochs(self) -> int:
         return self.ppo.epochs
@@ -46,9 +63,9 @@ class PPOLagrangian:
         return self.ppo.minibatches
 
     def experience(self, scored: CostScored) -> ConstrainedExperience:
-        """Both advantages unwhitened, combined, and then whitened where PPO would."""
+        """Both advantages as they are, combined, and then whitened and corrected where PPO would."""
         mask, ppo = scored.mask_BT, self.ppo
-        of_reward = replace(ppo, whiten_advantages=False).experience(scored)
+        of_reward = replace(ppo, whiten_advantages=False, importance_cap=None).experience(scored)
         # Minus the shaped minus of the cost: the KL penalty comes out added.
         costs_BT = -returns.shape_rewards(
             -scored.cost_events_BT, scored.old_logprobs_BT, scored.ref_logprobs_BT, mask, kl_coef=scored.kl_coef
@@ -58,9 +75,11 @@ class PPOLagrangian:
         advantages = (of_reward.advantages_BT - weight * cost_advantages) / (1.0 + weight)
         if ppo.whiten_advantages:
             advantages = masked.whiten(advantages, mask)
+        corrections, corrected = importance(scored, ppo.importance_cap)
         explained = value.explained_variance(scored.cost_values_BT, cost_returns, mask).item()
         metrics = {
             **of_reward.metrics,
+            **corrected,
             "cost_advantage/mean": Mean.of(cost_advantages, mask),
             "cost_advantage/std": Mean(cost_advantages[mask].std(correction=0).item(), 1.0),
             "cost_value/explained_variance": Mean(explained, 1.0),
@@ -68,7 +87,7 @@ class PPOLagrangian:
         return ConstrainedExperience(
             scored.sequences,
             scored.old_logprobs_BT,
-            advantages,
+            advantages * corrections,
             scored.values_BT,
             of_reward.returns_BT,
             metrics,

@@ -10,6 +10,7 @@ from assent.algorithms._critic_free import advantage_metrics, experience_of, pol
 from assent.functional import advantages, returns
 from assent.protocols import Forward
 from assent.types import ConstantLength, Loss, Mean, PolicyExperience, Scored
+from assent.types.settings import above, at_least
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,10 @@ class Reinforce:
     baseline: bool = True
     to_go: bool = False
     importance_cap: float | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, minibatches=self.minibatches)
+        above(0, importance_cap=self.importance_cap)
 
     def experience(self, scored: Scored) -> PolicyExperience:
         """Advantages of the whole batch.

@@ -11,6 +11,7 @@ from assent.algorithms.leash import KLInReward
 from assent.functional import masked, returns
 from assent.protocols import Forward
 from assent.types import Loss, Mean, PolicyExperience, Reduction, Scored, TokenMean
+from assent.types.settings import above, at_least, at_most
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,12 @@ class ReinforcePP:
     reduction: Reduction = field(default_factory=TokenMean)
     importance_cap: float | None = None
     update_kl_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, epochs=self.epochs, minibatches=self.minibatches)
+        at_least(0, gamma=self.gamma, clip_low=self.clip_low, clip_high=self.clip_high)
+        at_most(1, gamma=self.gamma)
+        above(0, importance_cap=self.importance_cap, update_kl_limit=self.update_kl_limit)
 
     def experience(self, scored: Scored) -> PolicyExperience:
         """Returns-to-go, then their place among those of all tokens of the batch."""

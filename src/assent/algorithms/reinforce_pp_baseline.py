@@ -20,6 +20,7 @@ from assent.algorithms.leash import K2InLoss, Leash
 from assent.functional import advantages, masked
 from assent.protocols import Forward
 from assent.types import Loss, Mean, PolicyExperience, Reduction, Scored, TokenMean
+from assent.types.settings import above, at_least
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,11 @@ class ReinforcePPBaseline:
     leash: Leash = field(default_factory=K2InLoss)
     importance_cap: float | None = None
     update_kl_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, epochs=self.epochs, minibatches=self.minibatches)
+        at_least(0, clip_low=self.clip_low, clip_high=self.clip_high)
+        above(0, importance_cap=self.importance_cap, update_kl_limit=self.update_kl_limit)
 
     def experience(self, scored: Scored) -> PolicyExperience:
         """Whole groups, then the whole batch. A response alone of its prompt is in neither and has advantage 0.

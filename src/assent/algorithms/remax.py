@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 from assent.algorithms._critic_free import advantage_metrics, experience_of, policy_gradient_loss, rewards_of
 from assent.protocols import Forward
 from assent.types import BaselinedScored, ConstantLength, Loss, Mean, PolicyExperience
+from assent.types.settings import above, at_least
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,10 @@ class ReMax:
     name: Literal["remax"] = "remax"
     minibatches: int = 1
     importance_cap: float | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, minibatches=self.minibatches)
+        above(0, importance_cap=self.importance_cap)
 
     def experience(self, scored: BaselinedScored) -> PolicyExperience:
         advantages_B = rewards_of(scored, scored.kl_coef).sum(1) - scored.baseline_B

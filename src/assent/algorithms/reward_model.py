@@ -7,6 +7,7 @@ from assent.algorithms._comparisons import pair_metrics, per_prompt, per_respons
 from assent.functional import reward
 from assent.protocols import Forward
 from assent.types import ComparisonBatch, Loss
+from assent.types.settings import at_least
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,9 @@ class RewardModel:
     name: Literal["k_wise"] = "k_wise"
     centering: float = 0.0
     regularisation: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(0, centering=self.centering, regularisation=self.regularisation)
 
     def loss(self, batch: ComparisonBatch, forward: Forward) -> Loss:
         scores = forward.scores(batch.sequences)

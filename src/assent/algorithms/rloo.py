@@ -15,6 +15,7 @@ from assent.algorithms._critic_free import (
 from assent.functional import advantages
 from assent.protocols import Forward
 from assent.types import ConstantLength, Loss, Mean, PolicyExperience, Scored
+from assent.types.settings import above, at_least
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,10 @@ class RLOO:
     name: Literal["rloo"] = "rloo"
     minibatches: int = 1
     importance_cap: float | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, minibatches=self.minibatches)
+        above(0, importance_cap=self.importance_cap)
 
     def experience(self, scored: Scored) -> PolicyExperience:
         """The KL is summed into the reward of the sequence. A response alone of its prompt has advantage 0.

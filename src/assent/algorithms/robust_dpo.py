@@ -9,6 +9,7 @@ from assent.algorithms._pairs import Referenced, log_ratios, pair_loss, sums_of
 from assent.functional import preference
 from assent.protocols import Forward
 from assent.types import Loss, ReferencedPairBatch
+from assent.types.settings import above, at_least, below
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,11 @@ class RobustDPO:
     name: Literal["robust_dpo"] = "robust_dpo"
     beta: float = 0.1
     flip_probability: float = 0.1
+
+    def __post_init__(self) -> None:
+        above(0, beta=self.beta)
+        at_least(0, flip_probability=self.flip_probability)
+        below(0.5, flip_probability=self.flip_probability)
 
     def loss(self, batch: ReferencedPairBatch, forward: Forward) -> Loss:
         sums_B = sums_of(batch, forward)

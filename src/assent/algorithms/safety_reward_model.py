@@ -9,6 +9,7 @@ from assent.algorithms._comparisons import pair_metrics, per_prompt, per_respons
 from assent.functional import reward
 from assent.protocols import Forward
 from assent.types import LabelledComparisonBatch, Loss, Mean
+from assent.types.settings import at_least
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,9 @@ class SafetyRewardModel:
     name: Literal["safety"] = "safety"
     coefficient: float = 1.0
     regularisation: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(0, coefficient=self.coefficient, regularisation=self.regularisation)
 
     def loss(self, batch: LabelledComparisonBatch, forward: Forward) -> Loss:
         scores = forward.scores(batch.sequences)

@@ -9,6 +9,7 @@ from assent.algorithms._pairs import Responses, held_up, pair_loss, per_token, s
 from assent.functional import preference
 from assent.protocols import Forward
 from assent.types import Loss, PairBatch
+from assent.types.settings import above, at_least
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,10 @@ class SimPO:
     beta: float = 2.0
     gamma: float = 1.0
     nll_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        above(0, beta=self.beta)
+        at_least(0, gamma=self.gamma, nll_weight=self.nll_weight)
 
     def loss(self, batch: PairBatch, forward: Forward) -> Loss:
         sums_B = sums_of(batch, forward)

@@ -25,6 +25,7 @@ from assent.types import (
     TokenOutputs,
     UnpairedBatch,
 )
+from assent.types.micro_batches import cut_evenly
 
 SAMPLER_NOISE: Mapping[torch.dtype, float] = {
     torch.float64: 1e-2,
@@ -129,7 +130,7 @@ def ratio_starts_at_one(
     """
     order = torch.randperm(len(experience), generator=torch.Generator().manual_seed(0))
     listening = Listening(algorithm)
-    for rows in order.chunk(minibatches):
+    for rows in cut_evenly(order, minibatches):
         gradients(experience.select(rows), listening, None)
     tolerance = NOISE[dtype]
     if not listening.gaps:

@@ -126,6 +126,26 @@ class RlSpec(StageSpec):
         return self
 
     @model_validator(mode="after")
+    def _something_teaches(self) -> Self:
+        if not any(reward.weight for reward in self.rewards):
+            raise ValueError("every reward has weight 0, so nothing would be learned: give one a weight, or use `watch`")
+        warmup = getattr(self.algorithm, "critic_warmup_steps", 0)
+        if warmup >= self.steps:
+            raise ValueError(
+                f"the policy would never learn: critic_warmup_steps must be below steps; got {warmup} and {self.steps}"
+            )
+        if warmup and self.critic is not None and self.critic.start == "trunk":
+            raise ValueError(
+                "a critic on the policy's own trunk moves the policy when it learns, so it cannot warm up alone: delete "
+                "critic_warmup_steps, or set critic.start to policy or reward_model"
+            )
+        if warmup and self.mix is not None:
+            raise ValueError(
+                "`mix` trains the policy at every step, and critic_warmup_steps holds it still: leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _parts_of_the_loop(self) -> Self:
         if self.dynamic_sampling is not None and self.samples_per_prompt < 2:
             raise ValueError(

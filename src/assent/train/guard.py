@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from assent.protocols import State
 from assent.types import Scored
+from assent.types.settings import above
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,9 @@ class KLBudget:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     limit: float | None = None
+
+    def __post_init__(self) -> None:
+        above(0, limit=self.limit)
 
 
 class KLGuard:

@@ -12,7 +12,7 @@ from assent.errors import ContractError, NonFiniteError
 from assent.protocols import BatchSource, Forward, OfflineAlgorithm, OnlineAlgorithm, Processes, State, WholeStep
 from assent.train.schedule import Schedule
 from assent.types import Batch, Loss, Mean, SharedPrompts, add_metrics, moved
-from assent.types.micro_batches import micro_batches
+from assent.types.micro_batches import cut_evenly, micro_batches
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class LocalLearner:
         total: dict[str, Mean] = {}
         for _ in range(algorithm.epochs):
             order = torch.randperm(len(experience), generator=self.generator)
-            for rows in order.chunk(algorithm.minibatches):
+            for rows in cut_evenly(order, algorithm.minibatches):
                 streams = [Stream(experience.select(rows), algorithm), *self._next_mixture()]
                 metrics = self._step(streams)
                 total = add_metrics(total, metrics)

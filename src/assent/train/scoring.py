@@ -33,6 +33,7 @@ from assent.types import (
     sampler_logprobs,
 )
 from assent.types.micro_batches import map_sequences
+from assent.types.settings import above, at_least
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,9 @@ class Shaping:
     length_penalty: float = 0.0
     overlong: SoftOverlong | None = None
 
+    def __post_init__(self) -> None:
+        above(0, clip=self.clip)
+
 
 @dataclass(frozen=True, slots=True)
 class KLControl:
@@ -72,6 +76,15 @@ class KLControl:
     coefficient: float = 0.05
     target: float | None = None
     horizon: int = 10_000
+
+    def __post_init__(self) -> None:
+        at_least(0, coefficient=self.coefficient)
+        above(0, target=self.target, horizon=self.horizon)
+        if self.target is not None and not self.coefficient:
+            raise ValueError(
+                f"a coefficient of 0 stays 0, whatever the target; got target {self.target}; begin above 0, or leave "
+                "the target out"
+            )
 
 
 LogprobsOf = Callable[[Sequences], Tensor]
@@ -121,6 +134,7 @@ class RolloutScoring:
         self.shaping, self.kl_control, self.token_budget = shaping, kl_control, token_budget
         self.moments, self.coefficient, self.episodes = Moments(), kl_control.coefficient, 0
         self.moments_of: dict[str, Moments] = {w.scorer.name: Moments() for w in self.scorers}
+        self._in_force: dict[str, Moments] = {}
 
     def __call__(self, rollouts: Sequence[Rollout]) -> Scored:
         answers = [ask(w.scorer, rollouts) for w in self.scorers]
@@ -130,8 +144,9 @@ class RolloutScoring:
         mask = sequences.mask_BT
         last = mask.long().cumsum(1).argmax(1, keepdim=True)
         named = self._named(answers, rows, kept)
-        weighted_BT, of_scorers = self._weigh([_scatter([a.events[i] for i in rows], mask) for a in answers], last)
-        shaped_BT, penalties = self._shape(weighted_BT, mask, last, kept)
+        events = [_scatter([a.events[i] for i in rows], mask) for a in answers]
+        weighted_BT, of_scorers = self._weigh(events, last, learn=True)
+        shaped_BT, penalties = self._shape(weighted_BT, mask, last, kept, learn=True)
         old, of_sampler = old_logprobs(self.old, kept, sequences, token_budget=self.token_budget)
         (ref,) = map_sequences(lambda s: (self.reference(s),), sequences, self.token_budget)
         k1 = kl.k1(old, ref)
@@ -168,13 +183,11 @@ class RolloutScoring:
         return Judged(kept, tuple(tuple(answer.events[i] for i in rows) for answer in answers))
 
     def shaped(self, judged: "Judged") -> Tensor:
-        """Their scores, made as those of a batch now would be, `[B]`; all running moments stay as they are."""
-        kept = self.moments, dict(self.moments_of)
+        """Their scores, made as those of the batch that was scored last, by the very moments, `[B]`."""
         mask = Sequences.of_rollouts(judged.rollouts).mask_BT
         last = mask.long().cumsum(1).argmax(1, keepdim=True)
-        weighted_BT, _ = self._weigh([_scatter(events, mask) for events in judged.events], last)
-        shaped_BT, _ = self._shape(weighted_BT, mask, last, judged.rollouts)
-        self.moments, self.moments_of = kept
+        weighted_BT, _ = self._weigh([_scatter(events, mask) for events in judged.events], last, learn=False)
+        shaped_BT, _ = self._shape(weighted_BT, mask, last, judged.rollouts, learn=False)
         return shaped_BT.sum(1)
 
     @property
@@ -226,17 +239,23 @@ class RolloutScoring:
                 )
         return named
 
-    def _weigh(self, events: Sequence[Tensor], last: Tensor) -> tuple[Tensor, dict[str, Mean]]:
-        """The weighted sum of the scorers, each normalised and clipped by itself, `[B, T]`; and what each adds."""
+    def _weigh(self, events: Sequence[Tensor], last: Tensor, *, learn: bool) -> tuple[Tensor, dict[str, Mean]]:
+        """The weighted sum of the scorers, each normalised and clipped by itself, `[B, T]`; and what each adds.
+
+        Args:
+            learn: take these scores into the moments first; else those of the batch before are used as they are.
+        """
         total, metrics = torch.zeros_like(events[0]), {}
         for weighted, raw_BT in zip(self.scorers, events, strict=True):
             name, events_BT = weighted.scorer.name, raw_BT
             if not weighted.weight:
                 continue
             if weighted.normalise is not None:
-                seen = Moments.of(raw_BT.sum(1))
-                moments = weighted.normalise(self.moments_of[name], seen)
-                self.moments_of[name] = self.moments_of[name] + seen
+                if learn:
+                    seen = Moments.of(raw_BT.sum(1))
+                    self._in_force[name] = weighted.normalise(self.moments_of[name], seen)
+                    self.moments_of[name] = self.moments_of[name] + seen
+                moments = self._in_force[name]
                 events_BT = standardise(raw_BT, last, moments)
                 metrics[f"normaliser_mean/{name}"] = Mean(moments.mean, 1.0)
                 metrics[f"normaliser_std/{name}"] = Mean(deviation_of(moments), 1.0)
@@ -248,11 +267,13 @@ class RolloutScoring:
         return total, metrics
 
     def _shape(
-        self, events_BT: Tensor, mask: Tensor, last: Tensor, rollouts: Sequence[Rollout]
+        self, events_BT: Tensor, mask: Tensor, last: Tensor, rollouts: Sequence[Rollout], *, learn: bool
     ) -> tuple[Tensor, dict[str, Mean]]:
+        """What is trained on, but for the KL; `learn` as in `_weigh`."""
         shaping, metrics = self.shaping, {}
         if shaping.normalise:
-            self.moments = self.moments + Moments.of(events_BT.sum(1))
+            if learn:
+                self.moments = self.moments + Moments.of(events_BT.sum(1))
             events_BT = standardise(events_BT, last, self.moments)
             metrics["reward/normaliser_mean"] = Mean(self.moments.mean, 1.0)
             metrics["reward/normaliser_std"] = Mean(deviation_of(self.moments), 1.0)

@@ -37,6 +37,14 @@ def micro_batches(costs: Tensor, token_budget: int, together: Tensor | None = No
     return [order[a:b] for a, b in zip(cuts, [*cuts[1:], len(order)], strict=True)]
 
 
+def cut_evenly(order: Tensor, count: int) -> list[Tensor]:
+    """Cut an order of units into `count` parts whose sizes differ by one at most; into fewer where it has fewer units.
+
+    Not `Tensor.chunk`, which makes as few as three parts of six units when asked for four.
+    """
+    return list(order.tensor_split(min(count, len(order))))
+
+
 def map_sequences(
     function: Callable[[Sequences], tuple[Tensor, ...]], sequences: Sequences, token_budget: int
 ) -> tuple[Tensor, ...]:
