@@ -78,7 +78,9 @@ CASES = [(kind, f.name) for kind in EVERY for f in fields(kind) if f.name in BOU
 
 def test_every_number_has_a_bound():
     """A setting that is new must be given one here, or be called free."""
-    numbers = {f.name for kind in EVERY for f in fields(kind) if isinstance(f.default, (int, float)) or f.default is None}
+    numbers = {
+        f.name for kind in EVERY for f in fields(kind) if isinstance(f.default, (int, float)) or f.default is None
+    }
     numbers -= {f.name for kind in EVERY for f in fields(kind) if isinstance(f.default, bool)}
     coefficients = {"coefficient"}  # of `kl` and of the safety labels: below
     assert numbers - {"overlong"} == BOUNDS.keys() | FREE | coefficients
@@ -105,7 +107,7 @@ def test_a_coefficient_below_0_is_refused(kind):
 def test_a_simpo_margin_may_be_large_and_a_discount_may_not():
     assert SimPO(gamma=5.0).gamma == 5.0
     for kind in (PPO, ReinforcePP):
-        with pytest.raises(ValueError, match="gamma must be at most 1; got 1.1"):
+        with pytest.raises(ValueError, match=r"gamma must be at most 1; got 1\.1"):
             kind(gamma=1.1)
 
 

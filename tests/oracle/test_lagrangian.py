@@ -133,7 +133,7 @@ def test_a_token_that_other_weights_drew_is_corrected_in_reward_and_cost_alike(w
 
 
 def test_rewards_are_not_whitened_beside_costs_that_are_not():
-    with pytest.raises(ValueError, match="whiten_rewards .* got true"):
+    with pytest.raises(ValueError, match=r"whiten_rewards .* got true"):
         PPOLagrangian(ppo=PPO(whiten_rewards=True))
 
 

@@ -9,11 +9,14 @@ import torch
 from assent.errors import ArtefactError, ConfigError
 from assent.protocols import Source
 from assent.rewards.asked_once import AskedOnce
+from assent.rewards.combined import CombinedScorer
 from assent.rollout.ahead import AheadSource
 from assent.rollout.drawn import Drawn, drawn_from_state, drawn_to_state
 from assent.rollout.dynamic import DynamicDrawing
 from assent.rollout.source import PromptSource
-from assent.types import JudgedRollout, NoScore, Prompt, Sample, Sampling, ScoreEvent
+from assent.stages.online.sampling import DynamicSampling, asked_once, build_source
+from assent.train.weighing import WeightedScorer, ask
+from assent.types import JudgedRollout, Mean, NoScore, Prompt, Sample, Sampling, ScoreEvent
 
 PROMPTS = [Prompt(f"p{i}", f"text {i}", (i + 1, 2)) for i in range(7)]
 
@@ -56,7 +59,12 @@ def plain(engine, *, steps=6, seed=5, samples=2, per_step=3):
 
 
 def dynamic(engine, judge, *, tries=10, spread=0.0, weight=1.0, **settings):
-    return DynamicDrawing(plain(engine, **settings), [(judge, weight)], groups=3, tries=tries, spread=spread)
+    scorers = [(AskedOnce(judge), weight)]
+    return DynamicDrawing(plain(engine, **settings), [judge], scorers, groups=3, tries=tries, spread=spread)
+
+
+def dynamic_on(source):
+    return DynamicDrawing(source, [Judge()], [(AskedOnce(Judge()), 1.0)], groups=3, tries=2)
 
 
 def ahead(drawing, lag=0) -> AheadSource:
@@ -127,7 +135,7 @@ def test_the_state_of_another_source_is_refused():
     for kind in ("plain", "dynamic"):
         state = make(kind, 1).state_dict()
         other = plain(Echo(), seed=6)
-        wrong = ahead(other if kind == "plain" else DynamicDrawing(other, [(Judge(), 1.0)], groups=3, tries=2))
+        wrong = ahead(other if kind == "plain" else dynamic_on(other))
         with pytest.raises(ArtefactError, match="seed"):
             wrong.load_state_dict(state)
 
@@ -209,6 +217,34 @@ def test_what_was_said_at_sampling_is_what_is_used_and_nobody_is_asked_twice():
     fresh = plain(Echo()).rollouts(3)
     mixed = [fresh[0], drawn.rollouts[0], fresh[1]]
     assert once.score(mixed) == [judge.score([r])[0] for r in mixed]
+
+
+def test_what_the_parts_of_a_combination_said_is_known_under_dynamic_sampling_and_asked_once():
+    """And the metrics of how they were combined are those of the rollouts that are trained on."""
+
+    class Other(Judge):
+        name = "other"
+
+    class Lower:
+        def __call__(self, scores_MB, rollouts):
+            return scores_MB.amin(0), {"met": Mean(float(len(rollouts)), 1.0)}
+
+    judges, engine = (Judge(), Other(odd=0.5)), Echo()
+    weighted = [WeightedScorer(CombinedScorer("both", judges, Lower()), 2.0)]
+    source = build_source(
+        plain(engine), DynamicSampling(tries=4), weighted, PROMPTS, str, groups=3, lag=0, followers=()
+    )
+    _, rollouts = next(iter(source))
+    once = asked_once(weighted, DynamicSampling(tries=4))[0].scorer
+    answer = ask(once, rollouts)
+    assert [j.asked for j in judges] == [engine.requests] * 2, "each about every rollout that was drawn, and once"
+    assert engine.requests > len(rollouts) == 6 and answer.metrics["met"].value == 6
+    assert [part.name for part in answer.parts] == ["judge", "other"]
+    for part, judge in zip(answer.parts, judges, strict=True):
+        assert part.scores_B.tolist() == [events[0].value for events in judge.score(rollouts)]
+    assert [events[0].value for events in answer.events] == torch.stack([p.scores_B for p in answer.parts]).amin(
+        0
+    ).tolist()
 
 
 def test_the_answers_survive_a_state_with_rollouts_that_wait():

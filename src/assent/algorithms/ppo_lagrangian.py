@@ -42,8 +42,8 @@ class PPOLagrangian:
     def __post_init__(self) -> None:
         if self.ppo.whiten_rewards:
             raise ValueError(
-                "whiten_rewards would divide the reward and its KL by their deviation, and not the cost: lambda would no "
-                "longer be their price; got true; leave it out, or normalise the scorers"
+                "whiten_rewards would divide the reward and its KL by their deviation, and not the cost: lambda would "
+                "no longer be their price; got true; leave it out, or normalise the scorers"
             )
 
     @property

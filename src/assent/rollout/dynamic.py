@@ -27,8 +27,10 @@ class DynamicDrawing:
 
     Args:
         source: asked for groups by place; its own steps are not used.
-        scorers: what the policy is trained on, each with its weight. Their weighted sum is compared, before shaping: a
-            penalty for length alone makes no prompt worth its place.
+        judges: who are asked about every rollout that is drawn; it carries their answers.
+        scorers: what the policy is trained on, each with its weight, made of those judges and reading their answers off
+            the rollouts. Their weighted sum is compared, before shaping: a penalty for length alone makes no prompt
+            worth its place.
         groups: of a step.
         tries: how often a step asks; 1 asks once and fills up.
         spread: a group's highest and lowest score must differ by more than this.
@@ -40,6 +42,7 @@ class DynamicDrawing:
     def __init__(
         self,
         source: PromptSource,
+        judges: Sequence[Scorer],
         scorers: Sequence[tuple[Scorer, float]],
         *,
         groups: int,
@@ -59,7 +62,7 @@ class DynamicDrawing:
                     why="the responses to one prompt are compared, and a step asks for some",
                     fix=f"raise {name}",
                 )
-        self._source, self._scorers = source, list(scorers)
+        self._source, self._judges, self._scorers = source, list(judges), list(scorers)
         self._groups, self._tries, self._spread = groups, tries, spread
         self._place = 0
 
@@ -74,8 +77,8 @@ class DynamicDrawing:
         asked = 0
         for _ in range(self._tries):
             missing = self._groups - len(teaching)
-            for group in self._ask(missing):
-                (teaching if self._teaches(group) else idle).append(group)
+            for group, teaches in self._ask(missing):
+                (teaching if teaches else idle).append(group)
             asked += missing
             if len(teaching) == self._groups:
                 break
@@ -88,11 +91,13 @@ class DynamicDrawing:
         groups = teaching + idle[len(idle) - short :]
         return Drawn([rollout for group in groups for rollout in group], metrics)
 
-    def _ask(self, count: int) -> list[Group]:
+    def _ask(self, count: int) -> list[tuple[Group, bool]]:
+        """The groups of the next prompts, and of each whether two of the responses that every scorer scored are told
+        apart."""
         rollouts = self._source.ask(self._place, count)
         self._place += count
-        answers = [scorer.score(rollouts) for scorer, _ in self._scorers]
-        names = [scorer.name for scorer, _ in self._scorers]
+        answers = [judge.score(rollouts) for judge in self._judges]
+        names = [judge.name for judge in self._judges]
         judged = [
             JudgedRollout(
                 **{f.name: getattr(rollout, f.name) for f in fields(Rollout)},
@@ -100,18 +105,22 @@ class DynamicDrawing:
             )
             for rollout, said in zip(rollouts, zip(*answers, strict=True), strict=True)
         ]
-        k = self._source.samples_per_prompt
-        return [judged[i : i + k] for i in range(0, len(judged), k)]
+        k, totals = self._source.samples_per_prompt, self._totals(judged)
+        return [(judged[i : i + k], self._apart(totals[i : i + k])) for i in range(0, len(judged), k)]
 
-    def _teaches(self, group: Group) -> bool:
-        """Whether two of the responses that every scorer scored are told apart."""
-        weights = [weight for _, weight in self._scorers]
-        totals = [
-            sum(weight * sum(e.value for e in events) for weight, (_, events) in zip(weights, r.answers, strict=True))
-            for r in group
-            if all(events for _, events in r.answers)
+    def _totals(self, judged: Group) -> list[float | None]:
+        """The weighted sum of each; None where a scorer would not score it."""
+        said = [(weight, scorer.score(judged)) for scorer, weight in self._scorers]
+        return [
+            sum(weight * sum(e.value for e in events[i]) for weight, events in said)
+            if all(events[i] for _, events in said)
+            else None
+            for i in range(len(judged))
         ]
-        return len(totals) > 1 and max(totals) - min(totals) > self._spread
+
+    def _apart(self, totals: Sequence[float | None]) -> bool:
+        scored = [total for total in totals if total is not None]
+        return len(scored) > 1 and max(scored) - min(scored) > self._spread
 
     def sync(self, weights: Mapping[str, Tensor], *, version: int) -> None:
         self._source.sync(weights, version=version)

@@ -128,7 +128,9 @@ class RlSpec(StageSpec):
     @model_validator(mode="after")
     def _something_teaches(self) -> Self:
         if not any(reward.weight for reward in self.rewards):
-            raise ValueError("every reward has weight 0, so nothing would be learned: give one a weight, or use `watch`")
+            raise ValueError(
+                "every reward has weight 0, so nothing would be learned: give one a weight, or use `watch`"
+            )
         warmup = getattr(self.algorithm, "critic_warmup_steps", 0)
         if warmup >= self.steps:
             raise ValueError(
@@ -136,8 +138,8 @@ class RlSpec(StageSpec):
             )
         if warmup and self.critic is not None and self.critic.start == "trunk":
             raise ValueError(
-                "a critic on the policy's own trunk moves the policy when it learns, so it cannot warm up alone: delete "
-                "critic_warmup_steps, or set critic.start to policy or reward_model"
+                "a critic on the policy's own trunk moves the policy when it learns, so it cannot warm up alone: "
+                "delete critic_warmup_steps, or set critic.start to policy or reward_model"
             )
         if warmup and self.mix is not None:
             raise ValueError(

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pydantic import Field
 
 from assent.config import Frozen
-from assent.protocols import Follower
+from assent.protocols import Follower, Scorer
 from assent.rewards.asked_once import AskedOnce
+from assent.rewards.combined import CombinedScorer
 from assent.rollout.ahead import AheadSource
 from assent.rollout.drawn import Drawing
 from assent.rollout.dynamic import DynamicDrawing
 from assent.rollout.source import PromptSource
-from assent.train.weighing import WeightedScorer
+from assent.train.weighing import WeightedScorer, leaves
 from assent.types import Prompt
 
 
@@ -30,8 +31,15 @@ class DynamicSampling(Frozen):
 
 
 def asked_once(scorers: Sequence[WeightedScorer], dynamic: DynamicSampling | None) -> list[WeightedScorer]:
-    """The scorers as the scoring of a step asks them: under dynamic sampling they have already been asked."""
-    return list(scorers) if dynamic is None else [replace(w, scorer=AskedOnce(w.scorer)) for w in scorers]
+    """The scorers as the scoring of a step asks them: under dynamic sampling their judges have already been asked."""
+    return list(scorers) if dynamic is None else [replace(w, scorer=_once(w.scorer)) for w in scorers]
+
+
+def _once(scorer: Scorer) -> Scorer:
+    """The scorer, its judges asked once; how it combines them is worked out again, and so are its metrics."""
+    if isinstance(scorer, CombinedScorer):
+        return replace(scorer, parts=[_once(part) for part in scorer.parts])
+    return AskedOnce(scorer)
 
 
 def build_source(
@@ -55,6 +63,7 @@ def build_source(
     """
     drawing: Drawing = plain
     if dynamic is not None:
-        asked = [(w.scorer, w.weight) for w in scorers]
-        drawing = DynamicDrawing(plain, asked, groups=groups, tries=dynamic.tries, spread=dynamic.spread)
+        judges = [judge for w in scorers for judge in leaves(w.scorer)]
+        reading = [(w.scorer, w.weight) for w in asked_once(scorers, dynamic)]
+        drawing = DynamicDrawing(plain, judges, reading, groups=groups, tries=dynamic.tries, spread=dynamic.spread)
     return AheadSource(drawing, prompts, decode, lag=lag, followers=followers)
