@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from assent.cli import app as command_line
 from assent.errors import ConfigError, DataError
+from assent.feedback.page import lists
 from assent.feedback.page import serve as serving
 from assent.feedback.page.app import create_app
 from assent.feedback.page.security import LONGEST_BODY, Pace, csrf_fits, csrf_token, is_loopback
@@ -253,3 +254,20 @@ def test_gold_questions_come_as_often_as_the_command_line_says(tmp_path, store, 
     for more in ([], ["--gold-every", "4"]):
         assert CliRunner().invoke(command_line, ["label", where, *more]).exit_code == 0
     assert served == [20, 4]
+
+
+def test_every_answer_is_reached_from_the_list(client, store, monkeypatch):
+    monkeypatch.setattr(lists, "MOST_ROWS", 3)
+    store.add(PairQuestion(f"q{i}", f"Prompt {i}.", ("a", "b")) for i in range(7))
+    page = sign_in(client, "Ann")
+    for _ in range(7):
+        page = client.post("/answer", data=entry(page, **{"choice-0": "tie"})).text
+    client.get("/admin?token=key-of-the-admin")
+    for start in ("/mine", "/admin?annotator=Ann"):
+        found, path = [], start
+        while path:
+            html = client.get(path).text
+            found.append(re.findall(r"Prompt (\d)\.", html))
+            older = re.search(r'href="(\?[^"]*before=\d+)"', html)
+            path = older and f"{start.partition('?')[0]}{older[1].replace('&amp;', '&')}"
+        assert [len(part) for part in found] == [3, 3, 1] and len({n for part in found for n in part}) == 7, start

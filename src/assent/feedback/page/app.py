@@ -20,7 +20,7 @@ from assent.errors import DataError
 from assent.feedback.arena import BATCH
 from assent.feedback.page.cards import card_of
 from assent.feedback.page.forms import LONGEST_COMMENT, answer_of
-from assent.feedback.page.lists import people_of, rows_of, standing_of
+from assent.feedback.page.lists import Listed, people_of, rows_of, standing_of
 from assent.feedback.page.security import Guard, Pace, csrf_fits, csrf_token, new_session
 from assent.feedback.page.visitor import ADMIN, LANGUAGE, NAME, SESSION, THEME, THEMES, Visitor, remember, visitor_of
 from assent.feedback.page.wording import LANGUAGES
@@ -177,14 +177,17 @@ def undo(request: Request, desk: TheDesk, who: Who, entered: Entered) -> Respons
 # ---- lists ---------------------------------------------------------------------------
 
 
-def mine(desk: TheDesk, who: Who) -> Response:
+def mine(desk: TheDesk, who: Who, before: int | None = None) -> Response:
     """The visitor's own answers, and nobody else's."""
     name = signed_in(who)
-    rows = rows_of(desk.store, name, who.words)
-    return _render(desk, who, "answers.jinja", heading=who.words("mine"), rows=rows, people=None, selected=name)
+    listed = rows_of(desk.store, name, who.words, before)
+    heading, older = who.words("mine"), {"before": listed.older}
+    return _render(desk, who, "answers.jinja", heading=heading, listed=listed, older=older, people=None, selected=name)
 
 
-def everyone(request: Request, desk: TheDesk, who: Who, token: str = "", annotator: str = "") -> Response:
+def everyone(
+    request: Request, desk: TheDesk, who: Who, token: str = "", annotator: str = "", before: int | None = None
+) -> Response:
     """Everyone's answers, one annotator at a time; the key moves from the address into a cookie, out of sight."""
     if token:
         if not hmac.compare_digest(token.encode(), desk.admin_token.encode()):
@@ -194,9 +197,11 @@ def everyone(request: Request, desk: TheDesk, who: Who, token: str = "", annotat
         return response
     _is_admin(who)
     people = people_of(desk.store)
-    rows = rows_of(desk.store, annotator, who.words) if annotator else []
-    heading = who.words("everyone")
-    return _render(desk, who, "answers.jinja", heading=heading, rows=rows, people=people, selected=annotator)
+    listed = rows_of(desk.store, annotator, who.words, before) if annotator else Listed((), None)
+    heading, older = who.words("everyone"), {"annotator": annotator, "before": listed.older}
+    return _render(
+        desk, who, "answers.jinja", heading=heading, listed=listed, older=older, people=people, selected=annotator
+    )
 
 
 def rated(desk: TheDesk, who: Who) -> Response:

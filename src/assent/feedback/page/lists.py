@@ -21,8 +21,8 @@ from assent.feedback.page.wording import Words
 from assent.feedback.questions import OVERALL, Question
 from assent.feedback.store import Answered, Store
 
-MOST_ROWS = 200
-"""Answers in a list, the latest first."""
+MOST_ROWS = 100
+"""Answers in a list, the latest first; a link leads to those before."""
 LONGEST_CELL = 160
 """Characters of a text in a list."""
 
@@ -36,6 +36,19 @@ class Row:
     question: str
     what: str
     seconds: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A part of an annotator's answers.
+
+    Args:
+        rows: the last answer first.
+        older: what `before` is to be for the next part; None at the end.
+    """
+
+    rows: tuple[Row, ...]
+    older: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +104,11 @@ def people_of(store: Store) -> list[Person]:
     ]
 
 
-def rows_of(store: Store, annotator: str, words: Words) -> list[Row]:
-    """The latest answers of one annotator that stand, the last first."""
-    return [_row(answered, words) for answered in store.latest(annotator, MOST_ROWS)]
+def rows_of(store: Store, annotator: str, words: Words, before: int | None) -> Listed:
+    """The latest answers of one annotator that stand, of those before an event where one is named."""
+    found = store.latest(annotator, MOST_ROWS + 1, before=before)
+    rows = tuple(_row(answered, words) for answered in found[:MOST_ROWS])
+    return Listed(rows, found[MOST_ROWS - 1].seq if len(found) > MOST_ROWS else None)
 
 
 def _row(answered: Answered, words: Words) -> Row:

@@ -44,9 +44,10 @@ def answers(
         yield rows.made(row, row.gold)
 
 
-def latest(database: Database, annotator: str, count: int) -> list[Answered]:
+def latest(database: Database, annotator: str, count: int, before: int | None) -> list[Answered]:
     """See `Store.latest`."""
     mine = _with_gold().where(EVENT.c.annotator == annotator).order_by(EVENT.c.seq.desc()).limit(count)
+    mine = mine if before is None else mine.where(EVENT.c.seq < before)
     with database.read() as connection:
         return [rows.made(row, row.gold) for row in connection.execute(mine)]
 

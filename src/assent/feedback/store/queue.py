@@ -2,9 +2,10 @@
 
 import secrets
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, select, text, update
+from sqlalchemy import Connection, Row, bindparam, exists, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from assent.feedback.store.tables import EventRow, ReaderRow, SeenRow, SlotRow, TallyRow
@@ -24,6 +25,24 @@ SKIPS_TO_CLOSE = 3
 """A question that this many annotators passed over is asked no more."""
 
 
+# Statements of every showing and every answer. Made once: to put one together takes longer than to carry it out.
+READER_OF = select(READER).where(READER.c.annotator == bindparam("annotator")).with_for_update()
+SAVE_READER = update(READER).where(READER.c.annotator == bindparam("whose"))
+CLAIMED_SLOT = update(SLOT).where(SLOT.c.token == bindparam("held"), SLOT.c.state == "claimed")
+AT_PLACE = update(SLOT).where(SLOT.c.place == bindparam("where"))
+
+
+def _first_slot(*where: Any) -> Any:
+    seen = exists().where(SEEN.c.annotator == bindparam("annotator"), SEEN.c.question_id == SLOT.c.question_id)
+    return select(SLOT).where(*where, ~seen).order_by(SLOT.c.place).limit(1).with_for_update(skip_locked=True)
+
+
+GOLD_SLOT = _first_slot(SLOT.c.state == "gold")
+EXPIRED_SLOT = _first_slot(SLOT.c.state == "claimed", SLOT.c.expires < bindparam("now"))
+SLOT_BEYOND = _first_slot(SLOT.c.state == "open", SLOT.c.place > bindparam("after"))
+SLOT_BEFORE = _first_slot(SLOT.c.state == "open", SLOT.c.place <= bindparam("after"))
+
+
 @dataclass
 class Reader:
     """Where an annotator stands, locked until the transaction ends."""
@@ -34,22 +53,27 @@ class Reader:
     shown: int
 
 
-def insert_once(connection: Connection, table: Any) -> Any:
-    """`INSERT ... ON CONFLICT`, in the words of the database."""
-    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)  # type: ignore[attr-defined]
+@cache
+def _insert_once(dialect: str, table: Any) -> Any:
+    """A row unless it is there, in the words of the database."""
+    words = sqlite if dialect == "sqlite" else postgresql
+    return words.insert(table).on_conflict_do_nothing()  # type: ignore[attr-defined]
+
+
+def _insert_new(connection: Connection, table: Any, **values: Any) -> None:
+    connection.execute(_insert_once(connection.dialect.name, table), values)
 
 
 def lock_reader(connection: Connection, annotator: str) -> Reader:
     """The annotator's row, made when absent. Locked first in every transaction, so that two never wait in a ring."""
-    first = insert_once(connection, READER).values(annotator=annotator, place=0, token="", shown=0)
-    connection.execute(first.on_conflict_do_nothing())
-    row = connection.execute(select(READER).where(READER.c.annotator == annotator).with_for_update()).one()
+    _insert_new(connection, READER, annotator=annotator, place=0, token="", shown=0)
+    row = connection.execute(READER_OF, {"annotator": annotator}).one()
     return Reader(annotator, row.place, row.token.split(), row.shown)
 
 
 def save_reader(connection: Connection, reader: Reader) -> None:
     values = {"place": reader.place, "token": " ".join(reader.tokens), "shown": reader.shown}
-    connection.execute(update(READER).where(READER.c.annotator == reader.annotator).values(values))
+    connection.execute(SAVE_READER, {"whose": reader.annotator, **values})
 
 
 def before_them(connection: Connection, reader: Reader, now: float, expires: float) -> str | None:
@@ -65,8 +89,7 @@ def before_them(connection: Connection, reader: Reader, now: float, expires: flo
                 reader.tokens[-1] = f"{NO_SLOT}{token}:{expires}"
                 return token
         else:
-            claim = update(SLOT).where(SLOT.c.token == token, SLOT.c.state == "claimed").values(expires=expires)
-            if connection.execute(claim).rowcount:
+            if connection.execute(CLAIMED_SLOT, {"held": token, "expires": expires}).rowcount:
                 return token
         reader.tokens.pop()
     return None
@@ -102,18 +125,18 @@ def choose(connection: Connection, reader: Reader, now: float, gold_every: int) 
     ordinary = _ordinary(connection, reader, now)
     if ordinary is None:
         return None
-    gold = _first(connection, reader, SLOT.c.state == "gold") if gold_every else None
+    gold = _first(connection, GOLD_SLOT, reader) if gold_every else None
     if gold is None or secrets.randbelow(gold_every):
         return Chosen(ordinary)
     return Chosen(gold, _another(connection, ordinary))
 
 
 def _ordinary(connection: Connection, reader: Reader, now: float) -> Row[Any] | None:
-    expired = _first(connection, reader, SLOT.c.state == "claimed", SLOT.c.expires < now)
+    expired = _first(connection, EXPIRED_SLOT, reader, now=now)
     if expired is not None:
         return expired
-    beyond = _first(connection, reader, SLOT.c.state == "open", SLOT.c.place > reader.place)
-    return beyond or _first(connection, reader, SLOT.c.state == "open", SLOT.c.place <= reader.place)
+    beyond = _first(connection, SLOT_BEYOND, reader, after=reader.place)
+    return beyond or _first(connection, SLOT_BEFORE, reader, after=reader.place)
 
 
 def _another(connection: Connection, ordinary: Row[Any]) -> str:
@@ -124,10 +147,8 @@ def _another(connection: Connection, ordinary: Row[Any]) -> str:
     return str(connection.execute(found).scalar() or ordinary.question_id)
 
 
-def _first(connection: Connection, reader: Reader, *where: Any) -> Row[Any] | None:
-    seen = exists().where(SEEN.c.annotator == reader.annotator, SEEN.c.question_id == SLOT.c.question_id)
-    found = select(SLOT).where(*where, ~seen).order_by(SLOT.c.place).limit(1).with_for_update(skip_locked=True)
-    return connection.execute(found).first()
+def _first(connection: Connection, found: Any, reader: Reader, **values: Any) -> Row[Any] | None:
+    return connection.execute(found, {"annotator": reader.annotator, **values}).first()
 
 
 def claim(connection: Connection, reader: Reader, slot: Row[Any], token: str, expires: float) -> None:
@@ -143,24 +164,21 @@ def claim(connection: Connection, reader: Reader, slot: Row[Any], token: str, ex
 
 
 def mark_seen(connection: Connection, annotator: str, question_id: str) -> None:
-    row = insert_once(connection, SEEN).values(annotator=annotator, question_id=question_id)
-    connection.execute(row.on_conflict_do_nothing())
+    _insert_new(connection, SEEN, annotator=annotator, question_id=question_id)
 
 
 def _set(connection: Connection, place: int, **values: Any) -> None:
-    connection.execute(update(SLOT).where(SLOT.c.place == place).values(**values))
+    connection.execute(AT_PLACE, {"where": place, **values})
 
 
 def finish(connection: Connection, token: str) -> int:
     """The slot's answer is in; 0 where the slot is not the showing's, which then is an answer more than was wanted."""
-    done = update(SLOT).where(SLOT.c.token == token, SLOT.c.state == "claimed").values(state="done")
-    return connection.execute(done).rowcount
+    return connection.execute(CLAIMED_SLOT, {"held": token, "state": "done"}).rowcount
 
 
 def close(connection: Connection, token: str) -> int:
     """Ask nobody again; 1 where there was a slot to close."""
-    closed = update(SLOT).where(SLOT.c.token == token, SLOT.c.state == "claimed").values(state="closed")
-    return connection.execute(closed).rowcount
+    return connection.execute(CLAIMED_SLOT, {"held": token, "state": "closed"}).rowcount
 
 
 def pass_on(connection: Connection, token: str) -> int:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, exists, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, exists, insert, select
 from sqlalchemy.orm import aliased
 
 from assent.errors import DataError
@@ -22,6 +22,13 @@ T = TypeVar("T")
 QUESTION = QuestionRow.__table__  # type: ignore[attr-defined]
 EVENT = EventRow.__table__  # type: ignore[attr-defined]
 SLOT = SlotRow.__table__  # type: ignore[attr-defined]
+
+# Made once, as those of `queue`.
+_EVENT_BY_ONCE = select(EVENT).where(EVENT.c.once == bindparam("once"))
+_EVENT_BY_SEQ = select(EVENT).where(EVENT.c.seq == bindparam("seq"))
+_BODY = select(QUESTION.c.body).where(QUESTION.c.id == bindparam("id"))
+_GOLD = select(QUESTION.c.gold).where(QUESTION.c.id == bindparam("id"))
+_NEW_EVENT = insert(EVENT).returning(EVENT.c.seq)
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -92,7 +99,7 @@ def _in(ids: Sequence[str]) -> ColumnElement[bool]:
 
 
 def question_of(connection: Connection, id: str) -> Question:
-    return question_from_json(connection.execute(select(QUESTION.c.body).where(QUESTION.c.id == id)).scalar_one())
+    return question_from_json(connection.execute(_BODY, {"id": id}).scalar_one())
 
 
 def known_question(connection: Connection, id: str) -> tuple[Question, str]:
@@ -112,13 +119,27 @@ def known_question(connection: Connection, id: str) -> tuple[Question, str]:
 # ------------------------------------------------------------------------------------------------ showings and answers
 
 
+def once(connection: Connection, name: str) -> Row[Any] | None:
+    """The event of that name, `EventRow.once`."""
+    return connection.execute(_EVENT_BY_ONCE, {"once": name}).first()
+
+
+def event(connection: Connection, seq: int) -> Row[Any]:
+    return connection.execute(_EVENT_BY_SEQ, {"seq": seq}).one()
+
+
+def insert_event(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Its `seq`."""
+    return int(connection.execute(_NEW_EVENT, values).scalar_one())
+
+
 def showing_of(connection: Connection, token: str, annotator: str) -> Row[Any]:
     """The event of a showing.
 
     Raises:
         DataError: there is none, or it is somebody else's; the two are not told apart.
     """
-    row = connection.execute(select(EVENT).where(EVENT.c.once == f"shown/{token}")).first()
+    row = once(connection, f"shown/{token}")
     if row is None or row.annotator != annotator:
         raise DataError(
             f"{annotator!r} was not shown this question",
@@ -160,8 +181,7 @@ def standing(as_of: int | None = None) -> Select[Any]:
 
 
 def answered_of(connection: Connection, row: Row[Any]) -> Answered:
-    gold = connection.execute(select(QUESTION.c.gold).where(QUESTION.c.id == row.question_id)).scalar_one()
-    return made(row, gold)
+    return made(row, connection.execute(_GOLD, {"id": row.question_id}).scalar_one())
 
 
 def made(row: Row[Any], gold: str | None) -> Answered:

@@ -206,7 +206,7 @@ class Store:
         showing = rows.showing_of(connection, token, annotator)
         question = rows.question_of(connection, showing.question_id)
         question.check(answer)
-        done = connection.execute(select(EVENT).where(EVENT.c.once == f"done/{token}")).first()
+        done = rows.once(connection, f"done/{token}")
         if done is not None:
             rows.refuse_other(done, answer)
             return rows.answered_of(connection, done)
@@ -223,7 +223,7 @@ class Store:
             connection, showing.batch, annotator, answered=wanted, answers=1, milliseconds=round(seconds * 1000)
         )
         queue.put_away(connection, reader, token)
-        return rows.answered_of(connection, connection.execute(select(EVENT).where(EVENT.c.seq == seq)).one())
+        return rows.answered_of(connection, rows.event(connection, seq))
 
     def give(
         self,
@@ -253,7 +253,7 @@ class Store:
         _measured(seconds)
         with self.database.write() as connection:
             queue.lock_reader(connection, annotator)
-            if connection.execute(select(EVENT.c.seq).where(EVENT.c.once == f"done/{token}")).first() is not None:
+            if rows.once(connection, f"done/{token}") is not None:
                 return False
             question, batch = rows.known_question(connection, question_id)
             body = rows.given_elsewhere(question, answer, order, seconds, by or {})
@@ -287,7 +287,7 @@ class Store:
             seq = self._record(connection, *args, of=stands.seq)
             longer = round(seconds * 1000) - round(json.loads(stands.body)["seconds"] * 1000)
             queue.count(connection, showing.batch, annotator, milliseconds=longer)
-            return rows.answered_of(connection, connection.execute(select(EVENT).where(EVENT.c.seq == seq)).one())
+            return rows.answered_of(connection, rows.event(connection, seq))
 
     def skip(self, token: str, reason: str = "", *, annotator: str) -> None:
         """Pass a question over: others are asked, until several have passed."""
@@ -301,7 +301,7 @@ class Store:
         with self.database.write() as connection:
             reader = queue.lock_reader(connection, annotator)
             showing = rows.showing_of(connection, token, annotator)
-            done = connection.execute(select(EVENT).where(EVENT.c.once == f"done/{token}")).first()
+            done = rows.once(connection, f"done/{token}")
             if done is not None:
                 if done.what == what:
                     return
@@ -357,7 +357,7 @@ class Store:
             "body": json.dumps(body, ensure_ascii=False),
             "at": self.clock(),
         }
-        return int(connection.execute(insert(EVENT).values(values).returning(EVENT.c.seq)).scalar_one())
+        return rows.insert_event(connection, values)
 
     # -------------------------------------------------------------------------------------------- looking
 
@@ -379,9 +379,13 @@ class Store:
         """
         return looking.answers(self.database, batch, annotator, kind, after, as_of)
 
-    def latest(self, annotator: str, count: int) -> list[Answered]:
-        """The last answers of an annotator that stand, the last first; as fast in a store of a million."""
-        return looking.latest(self.database, annotator, count)
+    def latest(self, annotator: str, count: int, *, before: int | None = None) -> list[Answered]:
+        """The last answers of an annotator that stand, the last first; as fast in a store of a million.
+
+        Args:
+            before: only those with a lower `seq`.
+        """
+        return looking.latest(self.database, annotator, count, before)
 
     def last_event(self) -> int:
         """`seq` of what happened last; 0 where nothing has."""
