@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ ANNOTATORS, GOLD = 8, 200
 FILLER = "A response of about the length that people are shown, so that rows are of a natural size. " * 4
 LIMIT_MS = 50.0
 ADMIN = "key"
+COMMIT = ("git", "rev-parse", "--short", "HEAD")
 Timings = dict[str, list[float]]
 
 
@@ -241,8 +243,9 @@ def page(result: dict) -> str:
     held = "held" if worst < LIMIT_MS else "NOT HELD"
     return (
         "# A store of a million comparisons\n\n"
-        f"`python benchmarks/feedback_store.py`, {result['date']}, {result['machine']}, Python {result['python']}, "
-        f"load {result['load_1_min']} at the end (other work ran beside it). The limit is {LIMIT_MS:.0f} ms for a page "
+        f"`python benchmarks/feedback_store.py` at {result['commit']}, {result['date']}, {result['machine']}, Python "
+        f"{result['python']}, niceness {result['nice']}, load {result['load_1_min']} at the end. "
+        f"The limit is {LIMIT_MS:.0f} ms for a page "
         f"and for the next question: {held}, the worst p95 is {worst:.1f} ms. Pages are fetched over HTTP from the "
         f"served page, by {ANNOTATORS} annotators in turn; an answer is on the disk (`fsync`) before it is "
         f"acknowledged. One question in 20 is a gold one, of {GOLD}.\n\n" + table(result)
@@ -280,6 +283,8 @@ def main() -> None:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "load_1_min": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
+        "commit": subprocess.run(COMMIT, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip(),
+        "nice": os.nice(0),
     }
     options.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     options.out.with_suffix(".md").write_text(page(result), encoding="utf-8")
