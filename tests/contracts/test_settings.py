@@ -31,6 +31,10 @@ from assent.algorithms.robust_dpo import RobustDPO
 from assent.algorithms.safety_reward_model import SafetyRewardModel
 from assent.algorithms.simpo import SimPO
 from assent.algorithms.soft_reward_model import SoftRewardModel
+from assent.errors import DataError
+from assent.records import Comparison, Degree, Preference
+from assent.stages.reward_model import RewardModelSpec
+from assent.stages.reward_training import Split, batches_of
 from assent.stages.rl import RlSpec
 from assent.train.guard import KLBudget
 from assent.train.scoring import KLControl, Shaping
@@ -166,3 +170,38 @@ def test_a_combination_that_would_not_do_what_it_says_is_refused(settings, said)
 )
 def test_one_that_does_is_taken(settings):
     assert RlSpec.model_validate({**RL, **settings}).steps == 4
+
+
+# ------------------------------------------------------------------------------------------------ settings and data
+
+
+def batches(*preferences: Preference, unsafe=(), **settings):
+    spec = RewardModelSpec.model_validate(
+        {
+            "model": "somewhere",
+            "data": [{"format": "stage", "stage": "comparisons"}],
+            "optimization": {"optimizer": {"name": "adamw", "lr": 1e-4}},
+            **settings,
+        }
+    )
+    comparison = Comparison("c", "text", ("a", "b", "c"), preferences, unsafe=unsafe)
+    split = Split(lambda c: ([1], [[2]] * len(c.responses)), [comparison], [])
+    return batches_of(spec, split, seed=0)
+
+
+def test_a_margin_by_degree_needs_a_degree():
+    """Without one every margin would be 0, and the recipe would say otherwise."""
+    tie = Preference(0, 2, tie=True, degree=Degree.SIGNIFICANTLY)
+    for preference in (Preference(0, 1), Preference(0, 1, degree=Degree.NEGLIGIBLY)):
+        with pytest.raises(DataError, match=r"margin 'small' would change nothing(.|\n)*1 ordered pairs"):
+            batches(preference, tie, margin="small")
+    (_, batch), *_ = batches(Preference(0, 1, degree=Degree.SLIGHTLY), Preference(1, 2), margin="large")
+    assert batch.margin_P.tolist() == [1.0, 0.0]
+    assert len(batches(Preference(0, 1)))
+
+
+def test_the_loss_of_safety_labels_needs_labels():
+    with pytest.raises(DataError, match="no response is labelled safe or unsafe"):
+        batches(Preference(0, 1), algorithm={"name": "safety"})
+    (_, batch), *_ = batches(Preference(0, 1), unsafe=(False, True, False), algorithm={"name": "safety"})
+    assert batch.safe_B.tolist() == [True, False, True] and batch.labelled_B.all()

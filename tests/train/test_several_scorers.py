@@ -7,12 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assent.errors import NonFiniteError
 from assent.rewards.combined import CombinedScorer
 from assent.rewards.function import FunctionScorer
 from assent.track.catalogue import lookup
 from assent.train.scoring import KLControl, RolloutScoring, Shaping
 from assent.train.weighing import WeightedScorer, everything_seen, this_batch
-from assent.types import Mean, Prompt, Rollout, ScoreEvent
+from assent.types import Mean, NoScore, Prompt, Rollout, ScoreEvent
 
 
 class Says:
@@ -93,6 +94,42 @@ def test_a_watched_scorer_is_logged_and_neither_normalised_nor_added():
     assert scored.score_events_BT.flatten().tolist() == A[0]
     assert scored.metrics["score/gold"].value == pytest.approx(sum(B[0]) / 3)
     assert "score_weighted/gold" not in scored.metrics and scoring.state_dict()["moments_of"]["gold"][0] == 0
+
+
+class Shy(Says):
+    """Says nothing of the second rollout."""
+
+    def score(self, rollouts):
+        return [said if i != 1 else NoScore("timeout") for i, said in enumerate(super().score(rollouts))]
+
+
+def test_what_only_watches_changes_nothing_that_is_trained_on():
+    """Not even where it says nothing; it is then logged over what it said something of."""
+    alone = scoring_of(WeightedScorer(Says("a", A[0])))(rollouts_of(1, 1, 1))
+    scored = scoring_of(WeightedScorer(Says("a", A[0])), WeightedScorer(Shy("gold", B[0]), 0.0, watched=True))(
+        rollouts_of(1, 1, 1)
+    )
+    assert torch.equal(scored.score_events_BT, alone.score_events_BT) and len(scored.rollouts) == 3
+    assert scored.scores[1].scores_B.isnan().tolist() == [False, True, False]
+    assert scored.metrics["score/gold"].value == pytest.approx((B[0][0] + B[0][2]) / 2)
+    assert scored.metrics["score_correlation/a gold"].value == pytest.approx(1.0), "two points are a line"
+    assert scored.metrics["unscored/timeout"].value == 1 and scored.metrics["response/unscored"].value == 0
+    mute = Says("gold", [])
+    mute.score = lambda rollouts: [()] * len(rollouts)
+    told = scoring_of(WeightedScorer(Says("a", A[0])), WeightedScorer(mute, 0.0, watched=True))(rollouts_of(1, 1, 1))
+    assert len(told.rollouts) == 3 and "score/gold" not in told.metrics
+
+
+def test_a_cost_that_says_nothing_drops_its_sample():
+    """Of weight 0 as well, but trained on."""
+    scored = scoring_of(WeightedScorer(Says("a", A[0])), WeightedScorer(Shy("cost", B[0]), 0.0))(rollouts_of(1, 1, 1))
+    assert [r.prompt.id for r in scored.rollouts] == ["p0", "p2"] and scored.metrics["response/unscored"].value == 1
+
+
+def test_a_score_that_is_no_number_is_refused_and_named_though_it_only_watches():
+    gold = WeightedScorer(Says("gold", [1.0, math.nan, 2.0]), 0.0, watched=True)
+    with pytest.raises(NonFiniteError, match=r"'gold' gave a score that is not finite(.|\n)*nan for 'p1'"):
+        scoring_of(WeightedScorer(Says("a", A[0])), gold)(rollouts_of(1, 1, 1))
 
 
 def test_the_spread_and_the_correlations_of_a_batch():

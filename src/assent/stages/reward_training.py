@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from assent.algorithms.reward_model import RewardModel
+from assent.algorithms.safety_reward_model import SafetyRewardModel
 from assent.data import domain
 from assent.data.batches import ComparisonExample
 from assent.data.comparisons import ComparisonBatches
@@ -17,6 +18,7 @@ from assent.data.splits import hold_out, record_key
 from assent.data.tokenise import Budget
 from assent.data.votes import pool_votes
 from assent.dist import processes
+from assent.errors import DataError
 from assent.evals.ceiling import NoiseCeiling
 from assent.evals.judged import JudgedPair, ScoredResponse, judged_pairs
 from assent.evals.report_card import ReportCard, report_card
@@ -28,7 +30,7 @@ from assent.models.forward import ModelForward, in_blocks
 from assent.models.layers import train_top
 from assent.pipeline.stage import Number, StageContext, StageSpec
 from assent.protocols import Stateful, Tracker
-from assent.records import Comparison, PromptText
+from assent.records import Comparison, Degree, PromptText
 from assent.stages.first_batch import SkipChecks, check_comparisons
 from assent.stages.parts import (
     HELD_OUT_SEED,
@@ -41,7 +43,7 @@ from assent.stages.parts import (
     model_folder,
 )
 from assent.stages.placement import placement_of
-from assent.stages.reward_algorithms import AnyRewardLoss, MarginTable, labels_of
+from assent.stages.reward_algorithms import MARGINS, AnyRewardLoss, MarginTable, labels_of
 from assent.stages.scorers import GoldRef
 from assent.stages.sources import AnyComparisons, take
 from assent.train.checkpoint import StateFile
@@ -200,6 +202,7 @@ def batches_of(
 ) -> ComparisonBatches:
     """The comparisons as the loss reads them, in the order of this seed."""
     training = pooled(spec, split.training, say) if spec.algorithm.pools_votes else split.training
+    _require_what_is_read(spec, training)
     group = processes.current()
     return ComparisonBatches(
         [ComparisonExample(*split.encode(c), c.preferences, c.unsafe) for c in training],
@@ -209,6 +212,25 @@ def batches_of(
         labels=labels_of(spec.algorithm, spec.margin),
         shard=(group.rank, group.world),
     )
+
+
+def _require_what_is_read(spec: RewardTraining, training: Sequence[Comparison]) -> None:
+    """Raises DataError where a setting asks for something that no comparison has, and would change nothing."""
+    strict = [p for c in training for p in c.preferences if not p.tie]
+    if spec.margin != "none" and not any(MARGINS[spec.margin].get(p.degree) for p in strict):
+        raise DataError(
+            f"margin {spec.margin!r} would change nothing",
+            got=f"{len(strict):,} ordered pairs, none with a degree above {Degree.NEGLIGIBLY.value!r}",
+            why="the margin of a pair is given by how much better the annotator called one response",
+            fix="name the column that holds the degree, or leave margin out",
+        )
+    if isinstance(spec.algorithm, SafetyRewardModel) and not any(c.unsafe for c in training):
+        raise DataError(
+            "no response is labelled safe or unsafe",
+            got=f"{len(training):,} comparisons without such labels",
+            why="comparisons leave the zero of the scores free, and this loss leaves it where the labels put it",
+            fix="name the column of the labels, or train with algorithm: {name: k_wise}",
+        )
 
 
 def train(

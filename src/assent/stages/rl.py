@@ -36,7 +36,7 @@ from assent.stages.parts import (
     frozen,
     load_policy,
 )
-from assent.stages.scorers import RawScore, RewardSpec, named_apart, watched, weighted
+from assent.stages.scorers import RawScore, RewardSpec, charged, named_apart, watched, weighted
 from assent.stages.sources import AnyTasks, take
 from assent.track.timed import TimedLearner, TimedScoring, TimedSource
 from assent.train.checkpoint import StateFile
@@ -61,7 +61,8 @@ class RlSpec(StageSpec):
             `{name: ema, rate: 0.01}`; None keeps it where it is.
         average: `{decay: 0.992}` saves the average of the policy over the steps in its place (InstructGPT).
         rewards: what it is trained on, a weighted sum; each may be normalised and clipped by itself before.
-        watch: scored and logged, never trained on: a held-out reward model, or the domain's gold.
+        watch: scored and logged, never trained on: a held-out reward model, or the domain's gold. What it will not
+            score is trained on all the same.
         constraint: what a response may cost, of `ppo_lagrangian` alone, which needs it.
         critic: the value model, of PPO and `ppo_lagrangian`; None for `CriticSpec`'s defaults.
         tasks: the prompts.
@@ -184,7 +185,7 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
     costs = () if spec.constraint is None else spec.constraint.costs
     named_apart([*spec.rewards, *costs, *spec.watch])
     judges = [weighted(r, context, policy) for r in spec.rewards]
-    beside = [watched(w, context, policy) for w in (*costs, *spec.watch)]
+    beside = [*(charged(c, context, policy) for c in costs), *(watched(w, context, policy) for w in spec.watch)]
     asked = [*asked_once(judges, spec.dynamic_sampling), *beside]
     scoring = _scoring(spec, asked, forward, reference, most_probable(engine, policy, spec.generation))
     following = build_following(

@@ -203,14 +203,17 @@ class RolloutScoring:
     def _scored_by_all(
         self, answers: Sequence[CombinedScores], rollouts: Sequence[Rollout]
     ) -> tuple[list[int], dict[str, Mean]]:
-        """The rollouts that every scorer scored; the others are dropped, and counted by reason."""
-        kept = [i for i in range(len(rollouts)) if all(answer.events[i] for answer in answers)]
+        """The rollouts that every scorer scored, but for those that only watch; the others are dropped, and counted by
+        reason."""
+        asked = [answer for w, answer in zip(self.scorers, answers, strict=True) if not w.watched]
+        kept = [i for i in range(len(rollouts)) if all(answer.events[i] for answer in asked)]
         reasons = Counter(said.reason for answer in answers for said in answer.events if isinstance(said, NoScore))
         told = {f"unscored/{reason}": Mean(float(count), 1.0) for reason, count in sorted(reasons.items())}
         if not kept:
             raise ContractError(
                 "no rollout of this step was scored",
-                got=f"{len(rollouts)} rollouts, none scored by all of {[w.scorer.name for w in self.scorers]}"
+                got=f"{len(rollouts)} rollouts, none scored by all of "
+                f"{[w.scorer.name for w in self.scorers if not w.watched]}"
                 + "".join(f"; {reason}: {count}" for reason, count in reasons.items()),
                 why="there is nothing to train on",
                 fix="run the scorers on a few responses by hand; an empty tuple of events means no score",
@@ -223,21 +226,28 @@ class RolloutScoring:
     def _named(
         self, answers: Sequence[CombinedScores], rows: Sequence[int], rollouts: Sequence[Rollout]
     ) -> list[NamedScores]:
-        """What each scorer said of the rollouts that are kept, followed by what its parts said."""
+        """What each scorer said of the rollouts that are kept, followed by what its parts said; nan where one that only
+        watches said nothing."""
         named = []
         for weighted, answer in zip(self.scorers, answers, strict=True):
+            silent_B = torch.tensor([not answer.events[i] for i in rows])
             totals = torch.tensor([sum(e.value for e in answer.events[i]) for i in rows])
             parts = [NamedScores(p.name, p.scores_B[list(rows)]) for p in answer.parts]
-            named += [NamedScores(weighted.scorer.name, totals), *parts]
+            mine = [NamedScores(weighted.scorer.name, torch.where(silent_B, torch.nan, totals)), *parts]
+            self._require_finite(mine, silent_B, rollouts)
+            named += mine
+        return named
+
+    def _require_finite(self, named: Sequence[NamedScores], silent_B: Tensor, rollouts: Sequence[Rollout]) -> None:
         for n in named:
-            if not n.scores_B.isfinite().all():
+            bad_B = ~n.scores_B.isfinite() & ~silent_B
+            if bad_B.any():
                 raise NonFiniteError(
                     f"scorer {n.name!r} gave a score that is not finite",
-                    got=f"{n.scores_B[~n.scores_B.isfinite()][0].item()} for {rollouts[0].prompt.id!r} or a neighbour",
+                    got=f"{n.scores_B[bad_B][0].item()} for {rollouts[int(bad_B.nonzero()[0])].prompt.id!r}",
                     why="one such score would spoil every weight",
                     fix="return no events for a response that cannot be scored",
                 )
-        return named
 
     def _weigh(self, events: Sequence[Tensor], last: Tensor, *, learn: bool) -> tuple[Tensor, dict[str, Mean]]:
         """The weighted sum of the scorers, each normalised and clipped by itself, `[B, T]`; and what each adds.

@@ -33,7 +33,8 @@ class WeightedScorer:
 
     Args:
         scorer: the judge.
-        weight: in the sum that the policy is trained on; 0 only watches.
+        weight: in the sum that the policy is trained on.
+        watched: it is logged and nothing else: a rollout that it will not score is trained on all the same.
         normalise: over which moments the score is brought to mean 0 and deviation 1; None leaves it as it is.
         clip: bound on its absolute value after normalisation.
     """
@@ -42,6 +43,7 @@ class WeightedScorer:
     weight: float = 1.0
     normalise: Over | None = None
     clip: float | None = None
+    watched: bool = False
 
 
 def ask(scorer: Scorer, rollouts: Sequence[Rollout]) -> CombinedScores:
@@ -73,21 +75,27 @@ def deviation_of(moments: Moments) -> float:
 
 
 def distribution(named: Sequence[NamedScores]) -> dict[str, Mean]:
-    """Mean and spread of each named score over the batch, and the correlation of every two of them.
+    """Mean and spread of each named score over the batch, and the correlation of every two of them; over the rollouts
+    that they scored, nan being no score.
 
     A correlation with a score that does not vary is not a number and is left out.
     """
     metrics: dict[str, Mean] = {}
     for n in named:
-        low, high = torch.quantile(n.scores_B.double(), torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
+        scores_N = n.scores_B[~n.scores_B.isnan()].double()
+        if not len(scores_N):
+            continue
+        low, high = torch.quantile(scores_N, torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
         metrics |= {
-            f"score/{n.name}": Mean.of(n.scores_B),
-            f"score_std/{n.name}": Mean(n.scores_B.double().std(correction=0).item(), 1.0),
+            f"score/{n.name}": Mean.of(scores_N),
+            f"score_std/{n.name}": Mean(scores_N.std(correction=0).item(), 1.0),
             f"score_low/{n.name}": Mean(low, 1.0),
             f"score_high/{n.name}": Mean(high, 1.0),
         }
     for a, b in combinations(named, 2):
-        together = torch.corrcoef(torch.stack([a.scores_B, b.scores_B]).double())[0, 1] if len(a.scores_B) > 1 else None
+        both_2N = torch.stack([a.scores_B, b.scores_B]).double()
+        both_2N = both_2N[:, ~both_2N.isnan().any(0)]
+        together = torch.corrcoef(both_2N)[0, 1] if both_2N.shape[1] > 1 else None
         if together is not None and together.isfinite():
             metrics[f"score_correlation/{a.name} {b.name}"] = Mean(together.item(), 1.0)
     return metrics

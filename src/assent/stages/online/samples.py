@@ -1,6 +1,7 @@
 """Rollouts kept to be read."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +38,8 @@ class SampleBook:
         with self.path.open("a", encoding="utf-8") as file:
             for row in range(0, len(scored.rollouts), stride):
                 rollout = scored.rollouts[row]
-                scores = {n.name: n.scores_B[row].item() for n in scored.scores}
+                said = {n.name: n.scores_B[row].item() for n in scored.scores}
+                scores = {name: None if math.isnan(score) else score for name, score in said.items()}
                 line = {
                     "step": self.step,
                     "prompt": rollout.prompt.source,

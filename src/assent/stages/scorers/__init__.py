@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from assent.stages.scorers.arithmetic import ArithmeticRef
-from assent.stages.scorers.base import OfModels, ScorerSpec, Weighted, named_apart, raw, watched, weighted
+from assent.stages.scorers.base import OfModels, ScorerSpec, Weighted, charged, named_apart, raw, watched, weighted
 from assent.stages.scorers.classifier import ClassifierRef
 from assent.stages.scorers.ensemble import EnsembleRef
 from assent.stages.scorers.function import FunctionRef
@@ -54,6 +54,7 @@ __all__ = [
     "RuleRef",
     "ScorerSpec",
     "Weighted",
+    "charged",
     "gold_of",
     "named_apart",
     "watched",

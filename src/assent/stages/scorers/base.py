@@ -76,6 +76,11 @@ def weighted(spec: ScorerSpec, context: StageContext, policy: CausalModel) -> We
 
 def watched(spec: ScorerSpec, context: StageContext, policy: CausalModel) -> WeightedScorer:
     """The scorer as one that is only logged."""
+    return WeightedScorer(spec.scorer(context, policy), 0.0, watched=True)
+
+
+def charged(spec: ScorerSpec, context: StageContext, policy: CausalModel) -> WeightedScorer:
+    """The scorer as a cost: in no reward, and a response without it cannot be trained on."""
     return WeightedScorer(spec.scorer(context, policy), 0.0)
 
 
