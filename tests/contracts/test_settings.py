@@ -166,6 +166,7 @@ def test_a_combination_that_would_not_do_what_it_says_is_refused(settings, said)
         {"algorithm": {"critic_warmup_steps": 3}},
         {"algorithm": {"critic_warmup_steps": 2}, "critic": {"start": "policy"}},
         {"algorithm": {"name": "ppo_lagrangian", "ppo": {"importance_cap": 2.0}}, "lag": 1, **COSTS},
+        {"algorithm": {"name": "online_dpo"}, "samples_per_prompt": 2, "lag": 1},
     ],
 )
 def test_one_that_does_is_taken(settings):

@@ -72,7 +72,7 @@ class RlSpec(StageSpec):
         generation: how responses are drawn.
         dynamic_sampling: `{tries: 8}` replaces prompts whose responses all score the same; None keeps them.
         lag: steps that sampling runs ahead of training, as on a placement where the two work at the same time; needs
-            an algorithm that corrects for it, with its `importance_cap` set.
+            an algorithm that corrects for it, with its `importance_cap` set, or online DPO, which need not.
         overlong_filter: responses that were cut off by their budget are not trained on.
         algorithm: `{name: grpo, ...}` and so on, PPO without a name, or one of your own: `{path: module:Class, ...}`.
         shaping: from score to what is trained on.
@@ -160,7 +160,9 @@ class RlSpec(StageSpec):
                 "average and budget.limit exclude each other: the average would hold the weights that the budget rolls "
                 "back; leave one out"
             )
-        if self.lag and getattr(self.algorithm, "importance_cap", None) is None:
+        # Online DPO's loss assumes nothing of what drew its pairs.
+        corrected = isinstance(self.algorithm, OnlineDPO) or getattr(self.algorithm, "importance_cap", None) is not None
+        if self.lag and not corrected:
             raise ValueError(
                 f"lag trains on tokens that older weights drew, and {self.algorithm.name} takes them for the policy's "
                 "own: set algorithm.importance_cap (2 is usual) where it has one, or leave lag out"
