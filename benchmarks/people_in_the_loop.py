@@ -127,7 +127,7 @@ def sit(folder: Path, number: int) -> Sitting:
             page.goto(f"http://127.0.0.1:{port}")
             page.fill("#name", who.name)
             page.keyboard.press("Enter")
-            page.wait_for_function("document.readyState === 'complete' && document.querySelector('#work')")
+            page.wait_for_function("() => document.readyState === 'complete' && document.querySelector('#work')")
             people.append(Annotator(page, who, random.Random(f"{who.name}/{number}")))
         while sum([person.answer_one() for person in people]):
             pass

@@ -67,7 +67,9 @@ def open_page(chromium, address):
         page.fill("#name", name)
         page.keyboard.press("Enter")
         page.wait_for_selector("#answer")
-        page.wait_for_function("document.readyState === 'complete'")  # from here on htmx sends the forms
+        # From here on htmx sends the forms. A function, not an expression: that would be evaluated anew at every look,
+        # and from the second on the page's own policy forbids it.
+        page.wait_for_function("() => document.readyState === 'complete'")
         return page
 
     yield opened

@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 from tests.feedback.page.questions import (
     DEMONSTRATION,
     EDIT,
+    MANY,
     MANY_SIDED,
     PAIR,
     RANKING,
@@ -177,6 +178,20 @@ def test_undo_brings_the_last_question_back(store, client, pairs):
     client.post("/answer", data=entry(page, **{"choice-0": "0:better"}), headers=HTMX)
     assert [a.answer.choices["overall"].preferred for a in store.answers()] == [0]
     assert "withdrawn" in {e.what for e in store.events()}, "nothing is erased"
+
+
+@pytest.mark.parametrize("question", [EDIT, DEMONSTRATION], ids=lambda q: q.kind)
+def test_undo_brings_back_what_was_written(store, client, question):
+    store.add([question])
+    store.add(MANY)
+    page = sign_in(client, "Ann")
+    sent = entry(page, text="A long text\nwith <b>one</b> slip.", comment="why & how")
+    page = client.post("/answer", data=sent, headers=HTMX).text
+    page = client.post("/undo", data={"csrf": field(page, "csrf")}, headers=HTMX).text
+    assert "A long text\nwith &lt;b&gt;one&lt;/b&gt; slip.</textarea>" in page and "why &amp; how</textarea>" in page
+    page = client.post("/skip", data=entry(page), headers=HTMX).text
+    page = client.post("/undo", data={"csrf": field(page, "csrf")}, headers=HTMX).text
+    assert "A long text" not in page and field(page, "claim"), "a skip has nothing to bring back"
 
 
 def test_undo_of_nothing_says_so(client, pairs):

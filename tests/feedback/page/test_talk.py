@@ -91,7 +91,7 @@ def test_talk_and_vote_by_key_and_by_mouse(store, tiny, talking, address):
         page.wait_for_selector("#say")
     for vote, choice in {"tie": Choice(None), "both_bad": Choice(None, both_bad=True)}.items():
         page.click("text=New talk")
-        page.wait_for_function("!document.querySelector('.talk .turn')")
+        page.wait_for_function("() => !document.querySelector('.talk .turn')")
         say(page, "Another")
         page.click(f"button[value={vote}]")
         page.wait_for_selector("#say")

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from assent.errors import DataError
 from assent.feedback.arena import BATCH
 from assent.feedback.page.cards import card_of
-from assent.feedback.page.forms import LONGEST_COMMENT, answer_of
+from assent.feedback.page.forms import LONGEST_COMMENT, answer_of, written_in
 from assent.feedback.page.lists import Listed, people_of, rows_of, standing_of
 from assent.feedback.page.security import Guard, Pace, csrf_fits, csrf_token, new_session
 from assent.feedback.page.visitor import ADMIN, LANGUAGE, NAME, SESSION, THEME, THEMES, Visitor, remember, visitor_of
@@ -169,9 +169,13 @@ def flag(request: Request, desk: TheDesk, who: Who, entered: Entered) -> Respons
 
 
 def undo(request: Request, desk: TheDesk, who: Who, entered: Entered) -> Response:
+    """Take the last answer back. A text that was written for it stands in the form again, to be mended."""
     name = signed_in(who)
-    taken_back = desk.store.undo(name)
-    return _next(request, desk, who, name, message="undone" if taken_back else "nothing_to_undo")
+    last = desk.store.latest(name, 1)
+    again = desk.store.undo(name)
+    mine = again is not None and bool(last) and last[0].question.id == again.question.id
+    message = "undone" if again else "nothing_to_undo"
+    return _next(request, desk, who, name, message=message, entered=written_in(last[0].answer) if mine else None)
 
 
 # ---- lists ---------------------------------------------------------------------------
@@ -267,10 +271,18 @@ def swaps(request: Request) -> bool:
     return request.headers.get("hx-request") == "true"
 
 
-def _next(request: Request, desk: Desk, who: Visitor, name: str, message: str = "") -> Response:
+def _next(
+    request: Request,
+    desk: Desk,
+    who: Visitor,
+    name: str,
+    message: str = "",
+    entered: Mapping[str, str] | None = None,
+) -> Response:
     if not swaps(request):
         return RedirectResponse("/", status_code=303)
-    return HTMLResponse(_work(desk, who, name, desk.store.next(name), page="work.jinja", message=message))
+    shown = desk.store.next(name)
+    return HTMLResponse(_work(desk, who, name, shown, page="work.jinja", message=message, entered=entered))
 
 
 def _work(

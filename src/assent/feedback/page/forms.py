@@ -90,6 +90,12 @@ def _(question: DemonstrationQuestion, fields: Fields) -> Answer:
     return DemonstrationAnswer(_text(fields), _remarks(fields, 0))
 
 
+def written_in(answer: Answer) -> dict[str, str]:
+    """The fields of an answer that took writing: its text and its comment."""
+    fields = {"comment": answer.remarks.comment} if answer.remarks.comment else {}
+    return fields | ({"text": answer.text} if isinstance(answer, EditAnswer | DemonstrationAnswer) else {})
+
+
 def _choice(value: str) -> Choice:
     if value in (TIE, BOTH_BAD):
         return Choice(None, both_bad=value == BOTH_BAD)
