@@ -26,7 +26,8 @@ from assent.train.checkpoint import StateFile
 from assent.types import Rollout, ScoreEvents
 
 PROMPTS_PER_STEP = 128
-"""Prompts sampled between two looks at the clock; the last step takes what is left over from whole steps."""
+"""Prompts sampled between two looks at the clock; what is left over from whole steps is not asked, and
+said."""
 
 
 class SimulatedPanel(Frozen):

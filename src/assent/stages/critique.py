@@ -34,7 +34,7 @@ from assent.train.checkpoint import StateFile
 from assent.types import Mean, Rollout, ScoreEvents
 
 PROMPTS_PER_STEP = 128
-"""Prompts between two looks at the clock; the last step takes what is left over from whole steps."""
+"""Prompts between two looks at the clock; what is left over from whole steps is not asked, and said."""
 
 
 class CritiqueSpec(StageSpec):
@@ -169,7 +169,10 @@ def run(spec: CritiqueSpec, context: StageContext) -> Mapping[str, float]:
             why="there is nothing to train on",
             fix="raise max_new_tokens where responses are cut off; ask the critic a question by hand where it fails",
         )
-    return {"demonstrations": lines.written, "prompts": len(source) * per_step, **revises.figures()}
+    left = len(prompts) % per_step
+    if left:
+        context.say(f"{left} of {len(prompts):,} prompts were not asked: prompts go out {per_step} at a time")
+    return {"demonstrations": lines.written, "prompts": len(prompts) - left, **revises.figures()}
 
 
 def derive(spec: CritiqueSpec) -> Mapping[str, Number]:

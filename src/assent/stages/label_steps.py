@@ -111,7 +111,7 @@ class LabelStepsSpec(StageSpec):
             `{by: completions, checker: ...}`.
         generation: how solutions, and completions, are drawn.
         delimiter: what separates steps.
-        prompts_per_step: tasks between two looks at the clock; the last step takes what is left over from whole steps.
+        prompts_per_step: tasks between two looks at the clock; what is left over from whole steps is not asked, said.
         checkpoint_seconds: longest work that a kill may cost.
     """
 
