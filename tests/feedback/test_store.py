@@ -9,8 +9,11 @@ import time
 from collections import Counter
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlmodel import SQLModel
 
 from assent.errors import DataError
 from assent.feedback.answers import Choice, PairAnswer
@@ -234,6 +237,15 @@ def test_a_token_signs_in_until_it_is_revoked(store):
     assert store.who(token) == "ada" and store.who(token + "x") is None and store.who("") is None
     store.revoke(token)
     assert store.who(token) is None
+
+
+def test_the_migrations_make_the_tables_that_the_store_reads(url):
+    """Columns and indexes; a table that changes without a migration would be missed in every store there is."""
+    store = Store.open(url)
+    with store.database.read() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), SQLModel.metadata)
+    assert differences == []
+    store.close()
 
 
 def test_a_store_of_a_newer_version_is_refused(url):
