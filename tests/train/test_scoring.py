@@ -97,6 +97,7 @@ def test_adaptive_kl_follows_ziegler_and_the_batch_keeps_the_coefficient_it_was_
     assert scored.kl_coef == 0.2
     assert scoring.coefficient == pytest.approx(0.2 * (1 + 0.2 * 1 / 100)), "error clipped at 0.2, one episode"
     assert scoring(rollouts_of(1)).kl_coef == pytest.approx(0.2 * 1.002)
+    assert scoring.coefficient == pytest.approx(0.2 * 1.002 * 1.002), "by its own episodes, not by all so far"
 
 
 def test_state_brings_back_moments_and_coefficient():
