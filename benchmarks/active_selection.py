@@ -10,7 +10,7 @@ round. The first round is random for every arm; after that the arms differ in th
 Two accuracies, on held-out pairs whose gold differs: of the ensemble's mean, after every round; and of the recipe's own
 reward model, fine-tuned from the SFT policy, at the numbers of labels given by `--policies`, for the arms `--trained`.
 There PPO is run on it too, and wins are counted by gold against the SFT policy. Writes 95 % t intervals over seeds,
-differences paired by seed, to `benchmarks/results/active_selection.{md,json,svg}`.
+differences paired by seed, to `benchmarks/results/active_selection.{md,json}`, a picture for each measure beside it.
 """
 
 import argparse
@@ -331,7 +331,7 @@ def picture(rows: Sequence[Row], measure: str) -> str:
     """Means over seeds with their intervals."""
     tones = {"random": "baseline", "information gain": "policy", "double Thompson": "proxy"}
     series = []
-    for name in (n for n in ARMS if n in rows[0]):
+    for name in (n for n in ARMS if rows[0].get(n, {}).get(measure)):
         labels = list(rows[0][name][measure])
         found = [mean_interval([row[name][measure][n] for row in rows]) for n in labels]
         lows = tuple(e.interval.low for e in found if e.interval) if name != "double Thompson" else ()
@@ -352,7 +352,9 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=6)
     parser.add_argument("--held-out", type=int, default=400)
     parser.add_argument("--labels", type=int, nargs="+", default=[125, 250, 500, 1000, 1500, 2000])
-    parser.add_argument("--policies", type=int, nargs="*", default=[500, 2000], help="labels at which PPO is run")
+    parser.add_argument(
+        "--policies", type=int, nargs="*", default=[250, 500, 1000, 2000], help="labels at which PPO is run"
+    )
     parser.add_argument("--trained", nargs="*", choices=list(ARMS), default=["random", "information gain"])
     parser.add_argument("--epochs", type=int, default=2, help="of the fine-tuned reward model")
     parser.add_argument("--steps", type=int, default=30, help="of PPO")
@@ -376,10 +378,11 @@ def main() -> None:
         if there := measured(rows, measure):
             which = f" ({len(there)} seeds)" if len(there) < len(rows) else ""
             lines += ["", f"## {title[0].upper()}{title[1:]}{which}", "", *table(there, measure)]
-    lines += ["", "![accuracy by labels](active_selection.svg)"]
+            if len(there) > 1:
+                path = options.out.with_name(f"{options.out.name}_{measure}.svg")
+                path.write_text(picture(there, measure))
+                lines += ["", f"![{title}, by labels]({path.name})"]
     options.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    if len(rows) > 1:
-        options.out.with_suffix(".svg").write_text(picture(rows, "heads"))
     print("\n".join(lines))
 
 
