@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -31,13 +32,17 @@ from assent.algorithms.robust_dpo import RobustDPO
 from assent.algorithms.safety_reward_model import SafetyRewardModel
 from assent.algorithms.simpo import SimPO
 from assent.algorithms.soft_reward_model import SoftRewardModel
-from assent.errors import DataError
+from assent.errors import ConfigError, DataError
+from assent.pipeline.recipe import load_recipe
 from assent.records import Comparison, Degree, Preference
+from assent.stages import TABLE
 from assent.stages.reward_model import RewardModelSpec
 from assent.stages.reward_training import Split, batches_of
 from assent.stages.rl import RlSpec
 from assent.train.guard import KLBudget
 from assent.train.scoring import KLControl, Shaping
+
+ROOT = Path(__file__).resolve().parents[2]
 
 EVERY = (
     *(PPO, PPOLagrangian, RLOO, GRPO, Reinforce, ReinforcePP, ReinforcePPBaseline, ReMax, CISPO, OnlineDPO),
@@ -118,6 +123,16 @@ def test_a_simpo_margin_may_be_large_and_a_discount_may_not():
 def test_a_coefficient_that_nothing_can_move_has_no_target():
     with pytest.raises(ValueError, match="got target 6"):
         KLControl(coefficient=0.0, target=6.0)
+
+
+def test_the_refusal_names_the_setting_and_its_line_and_says_what_to_do():
+    """Of an algorithm that its name chooses among others, too."""
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(ROOT / "recipes" / "dpo.yaml", TABLE, ["stages.dpo.algorithm.nll_weight=-1"])
+    told = str(caught.value)
+    assert "stages.dpo.algorithm (line " in told
+    assert "got: nll_weight must be at least 0; got -1.0; leave it out for its default\n" in told
+    assert "fix: change the value as it says" in told
 
 
 # ------------------------------------------------------------------------------------------------ combinations

@@ -93,6 +93,8 @@ def _pick_arms(found: Sequence[_Found], data: Any) -> list[_Found]:
             kept.append(named)
         elif entered:
             kept += _pick_arms(min(entered.values(), key=len), data)
+        elif len(arms) == 1:  # the arm that the data names refuses it as a whole, and says why
+            kept += next(iter(arms.values()))
         else:
             every = [e for errors in arms.values() for e in errors]
             message = " or ".join(dict.fromkeys(e.message for e in every))
