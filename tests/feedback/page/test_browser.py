@@ -1,7 +1,7 @@
 """The page in a real browser, by keyboard and by mouse: what is clicked is what is stored."""
 
 import pytest
-from tests.feedback.page.questions import HOSTILE, KINDS
+from tests.feedback.page.questions import DEMONSTRATION, HOSTILE, KINDS
 
 from assent.feedback.answers import Choice
 from assent.feedback.questions import PairQuestion
@@ -99,6 +99,23 @@ def test_undo_and_reload_in_the_middle(store, pairs, open_page):
     press(page, "5")
     then_next(page, lambda: page.keyboard.press("Enter"))
     assert [a.answer.choices["overall"] for a in store.answers()] == [Choice(None)]
+
+
+def test_a_refusal_leaves_the_question_and_what_was_entered(store, open_page):
+    store.add([DEMONSTRATION])
+    page = open_page("Ann")
+    page.fill("#text", "what I wrote")
+    right = page.input_value("#answer [name=csrf]")
+    spoil = "([token]) => { document.querySelector('#answer [name=csrf]').value = token }"
+    page.evaluate(spoil, ["of another session"])
+    page.click("#submit")
+    page.wait_for_selector("#refused:not([hidden])")
+    assert "does not belong to your session" in page.inner_text("#refused")
+    assert page.input_value("#text") == "what I wrote" and not list(store.answers())
+    page.evaluate(spoil, [right])
+    page.click("#submit")
+    page.wait_for_selector("#answer", state="detached")
+    assert [a.answer.text for a in store.answers()] == ["what I wrote"]
 
 
 def test_two_annotators_at_once(store, pairs, open_page):

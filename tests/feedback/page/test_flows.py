@@ -19,6 +19,7 @@ from tests.feedback.page.questions import (
 
 from assent.feedback.answers import Choice, Remarks
 from assent.feedback.page.app import create_app
+from assent.feedback.page.cards import LONGEST_WRITTEN
 from assent.feedback.page.security import Pace
 from assent.feedback.store import Store
 from assent.records import Degree, Rating
@@ -88,6 +89,11 @@ def test_an_edit_and_a_demonstration_keep_every_character(store, client):
     text = "Hello,\r\n\r\n  there < & \u4f60\u597d \u05d0 👋"
     answered = given(store, client, EDIT, {"text": text})
     assert answered.answer.text == text.replace("\r\n", "\n") and answered.answer.remarks == NONE_UNSAFE
+
+
+def test_the_longest_text_that_the_page_takes_arrives(store, client):
+    text = "你" * LONGEST_WRITTEN
+    assert given(store, client, DEMONSTRATION, {"text": text, "comment": "好" * 2000}).answer.text == text
 
 
 def test_a_demonstration(store, client):

@@ -182,7 +182,19 @@ document.addEventListener("submit", (event) => {
 }, true);
 const offline = (is) => { const line = document.getElementById("offline"); if (line) line.hidden = !is; };
 document.addEventListener("htmx:error", () => offline(true));
-document.addEventListener("htmx:before:request", () => offline(false));
+document.addEventListener("htmx:before:request", () => { offline(false); refused(null); });
+function refused(said) { // what the server said instead of a page, in its own words
+  const line = document.getElementById("refused");
+  if (!line) return;
+  line.hidden = said === null;
+  line.querySelector("span").textContent = said || "";
+}
+document.addEventListener("htmx:after:request", (event) => { // a refusal must not take the place of the question
+  const { response, text } = event.detail.ctx, kind = response.headers.get("content-type") || "";
+  if (kind.startsWith("text/html")) return;
+  event.preventDefault();
+  refused(kind.startsWith("application/json") ? JSON.parse(text).detail : text);
+});
 document.addEventListener("htmx:after:swap", begin);
 
 // ---- a question came ----------------------------------------------------------------------------------------------
