@@ -74,7 +74,7 @@ METHODS = (
     like_grpo("GSPO", "{name: grpo, minibatches: 4, sequence_ratio: true, clip_low: 3.0e-4, clip_high: 4.0e-4}"),
     like_grpo("CISPO", "{name: cispo, minibatches: 4}"),
     Method("online_dpo", "online DPO, soft labels"),
-    Method("raft", "RAFT, four rounds"),
+    Method("raft", "RAFT, two rounds"),
     Method("dpo", "DPO"),
     Method("dpo", "cDPO", ("stages.dpo.algorithm.label_smoothing=0.1",)),
     Method("robust_dpo", "robust DPO"),
