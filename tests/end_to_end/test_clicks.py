@@ -27,7 +27,8 @@ KEYS = {"1": Degree.SIGNIFICANTLY, "2": Degree.BETTER, "3": Degree.SLIGHTLY, "4"
 KEYS |= {str(10 - int(key)): degree for key, degree in KEYS.items()}
 """1 to 4: the left one, from significantly to negligibly; 9 to 6: the right one; 5 is a tie, 0 both bad."""
 HELD = 0.2
-MORE = f"held_out: {HELD}\n    margin: large"
+MARGIN = {"pairs": "large", "ranking": "none"}
+"""A ranking says no degrees, and a margin by them is refused."""
 
 
 class Annotator:
@@ -116,7 +117,8 @@ def clicked_by(browser, store, seed, kind=Annotator):
 def test_what_is_clicked_is_exported_and_reaches_the_loss(ask, chromium, trained, tmp_path, monkeypatch):
     folder = shutil.copytree(trained, tmp_path / "run")
     text = PEOPLE.replace("{panel: simulated}", f"{{people: {{ask: {ask}}}}}")
-    text = text.replace("count: 12}\n    samples", "count: 24}\n    samples").replace("held_out: 0.2", MORE)
+    text = text.replace("count: 12}\n    samples", "count: 24}\n    samples")
+    text = text.replace("held_out: 0.2", f"held_out: {HELD}\n    margin: {MARGIN[ask]}")
     with pytest.raises(AwaitingPeople):
         run_tiny(folder, text=text)
     store = Store.open(f"{folder}/feedback.db", gold_every=0)
@@ -146,7 +148,7 @@ def test_what_is_clicked_is_exported_and_reaches_the_loss(ask, chromium, trained
     training, _ = hold_out(reloaded, HELD, HELD_OUT_SEED)
     expected, _ = sides(training)
     tokenizer = load_causal(made["sft"].folder / "model").tokenizer
-    assert reached(batches, tokenizer) == {pair: MARGINS["large"].get(d, 0.0) for pair, d in expected.items()}
+    assert reached(batches, tokenizer) == {pair: MARGINS[MARGIN[ask]].get(d, 0.0) for pair, d in expected.items()}
     again.close()
     store.close()
 
