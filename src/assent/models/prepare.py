@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.activations import GELUTanh, NewGELUActivation
 
 from assent.errors import ContractError
 from assent.functional import kl
@@ -26,6 +25,7 @@ from assent.functional.logprobs import (
 )
 from assent.models import ragged
 from assent.models.allocator import keep_memory
+from assent.models.fused import fuse
 from assent.models.placement import narrowed, running_in
 from assent.models.trunk import backbone_states, embedding_weight, pick, positions
 from assent.types import PackedSequences, Sequences
@@ -197,20 +197,8 @@ def free_padding_row(model: nn.Module) -> None:
             module.padding_idx = None
 
 
-def fuse_gelu(model: nn.Module) -> None:
-    """Let the tanh form of GELU, which transformers writes out in eight operations, run as torch's single one.
-
-    The same function to rounding; each of the eight reads and writes four times the width of the states and keeps them
-    for the backward pass. The config names the function as before, so the saved folder is the same.
-    """
-    for module in list(model.modules()):
-        for name, part in module.named_children():
-            if type(part) is NewGELUActivation:
-                setattr(module, name, GELUTanh())
-
-
 def prepare(model: PreTrainedModel) -> None:
-    """Dropout off, padding row free, GELU in one piece, causality and determinism checked.
+    """Dropout off, padding row free, GELU and RMS norms in one piece, causality and determinism checked.
 
     Called on every model that is loaded or made.
 
@@ -220,7 +208,7 @@ def prepare(model: PreTrainedModel) -> None:
     keep_memory()
     disable_dropout(model)
     free_padding_row(model)
-    fuse_gelu(model)
+    fuse(model)
     check_backbone(model)
     vars(model)["assent_ragged"] = reads_ragged(model)
 
