@@ -16,7 +16,8 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS
 
 .DEFAULT_GOAL := help
 PEERS := .peers
-PEER_ENVIRONMENTS := $(PEERS)/trl-1.12/.ready $(PEERS)/trl-newest/.ready
+COMPARE := $(PEERS)/assent/bin/python benchmarks/peers/compare.py --peers $(PEERS) --work $(PEERS)/work
+PEER_ENVIRONMENTS := $(PEERS)/trl-1.12/.ready $(PEERS)/trl-newest/.ready $(PEERS)/assent/.ready
 
 .PHONY: bench-peers help setup quickstart test check quick lint format types docs clean
 
@@ -60,9 +61,16 @@ format: setup  ## let ruff repair what it can
 types: setup  ## mypy
 	$(BIN)/mypy
 
-bench-peers: setup $(PEER_ENVIRONMENTS)  ## the same work by TRL and by Assent, side by side; about an hour on two free cores
-	$(BIN)/python benchmarks/peers/compare.py --peers $(PEERS) --work $(PEERS)/work --sizes S M
-	$(BIN)/python benchmarks/peers/compare.py --peers $(PEERS) --work $(PEERS)/work --sizes S --families llama
+bench-peers: setup $(PEER_ENVIRONMENTS)  ## the same work by TRL and by Assent, side by side; about three hours on two free cores
+	$(COMPARE) --sizes S M --families gpt2 llama
+	$(COMPARE) --sizes S --threads $$($(PYTHON) -c 'import os; print(os.cpu_count())')
+
+# Each side in an environment of what it asks for and no more: transformers imports whatever else it finds (scipy: 30 MB).
+$(PEERS)/assent/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(PEERS)/assent
+	$(PEERS)/assent/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(PEERS)/assent/bin/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
 
 # Again torch first, so that TRL cannot bring another one.
 $(PEERS)/%/.ready: benchmarks/peers/requirements-%.txt
