@@ -114,6 +114,24 @@ def test_the_store_of_the_run_is_waited_for_and_answers_outlive_what_asked(folde
     assert len({e.question_id for e in Store.open(url).events()}) == one.metrics["comparisons"]
 
 
+def test_more_prompts_ask_about_the_new_ones_alone(folder):
+    """What was answered when fewer were asked is found again, and handed on with the rest."""
+    text, url = recipe_with("{overlap: 0.4}"), f"sqlite:///{folder}/feedback.db"
+    with pytest.raises(AwaitingPeople):
+        run_tiny(folder, until="comparisons", text=text)
+    first = answer_all(url, ("ada", "ben", "eve"))
+    before, _ = run_tiny(folder, until="comparisons", text=text)
+    more = "stages.comparisons.tasks.count=20"
+    with pytest.raises(AwaitingPeople, match=f"{first} answers, 0 questions closed"):
+        run_tiny(folder, more, until="comparisons", text=text)
+    second = answer_all(url, ("ada", "ben", "eve"))
+    made, _ = run_tiny(folder, more, until="comparisons", text=text)
+    fewer, all_of = (m["comparisons"].metrics["comparisons"] for m in (before, made))
+    assert 0 < second and (fewer, all_of) == (first, first + second)
+    seen = Counter((e.annotator, e.question_id) for e in Store.open(url).events() if e.what == "answered")
+    assert max(seen.values()) == 1 and len(seen) == first + second
+
+
 CHOSEN = """
   ensemble:
     do: reward_ensemble

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -53,6 +54,31 @@ def test_questions_are_added_once_and_an_id_is_never_taken_over(store):
     with pytest.raises(DataError, match="another question"):
         store.add([PairQuestion("q0000", "other", ("a", "b"))])
     assert store.progress(batch="b").wanted == 5 and next(q.id for q in store.questions()) == "q0000"
+
+
+def test_questions_of_several_batches_are_counted_and_read_by_their_ids(store):
+    """As a batch counts itself, whatever was answered, corrected, taken back, skipped or flagged."""
+    store.add(questions(4), batch="a", per_question=2)
+    store.add(questions(4, start=4), batch="b", gold={"q0007": LEFT})
+    for name, count in (("ada", 6), ("ben", 5)):
+        for i in range(count):
+            shown = store.next(name)
+            if i == 1:
+                store.skip(shown.token, annotator=name)
+            elif i == 2:
+                store.flag(shown.token, "nonsense", annotator=name)
+            else:
+                store.answer(shown.token, LEFT, 1.0, annotator=name)
+                if i == 3:
+                    store.edit(shown.token, RIGHT, 1.0, annotator=name)
+    store.undo("ben")
+    for batch in ("a", "b"):
+        ids = {q.id for q in store.questions(batch=batch)}
+        assert replace(store.progress(batch=batch), seconds=0.0) == store.progress_on(ids)
+        assert store.answers_to(ids) == list(store.answers(batch=batch))
+    both = store.progress_on({"q0000", "q0004"})
+    assert both.wanted == 3 and [a.question.id for a in store.answers_to(["q0004", "q0000"])][0] == "q0000"
+    assert store.answers_to([]) == [] and store.progress_on([]).wanted == 0
 
 
 def test_two_annotators_get_different_questions_and_a_reload_the_same(store):

@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,8 +107,8 @@ def origin_of(context: StageContext, people: People, policy: str, **known: objec
 def ask(people: People, questions: Sequence[Question], context: StageContext) -> tuple[list[Answered], Progress]:
     """The answers of people that stand to these questions, gold ones left out.
 
-    The same questions asked in the same way are found again in the store, whatever has become of the stage meanwhile:
-    their batch is named by their contents. Nobody answers twice because the code, or what is waited for, has changed.
+    A question asked in the same way is found again in the store, whatever has become of the stage meanwhile: it is named
+    by its contents. Nobody answers twice because the code, or what is waited for, has changed, or more is asked.
 
     Raises:
         AwaitingPeople: not enough answers are in, and the stage has waited as long as it was told to.
@@ -123,10 +123,11 @@ def ask(people: People, questions: Sequence[Question], context: StageContext) ->
             why="equal responses cannot be compared, and blank ones have no steps",
             fix="look at what the policy samples, or sample more",
         )
-    contents = [question_to_json(replace(q, origin=Origin(ended=q.origin.ended))) for q in questions]
     how = (people.per_question, people.overlap, people.overlap_annotators, people.round)
+    contents = [question_to_json(replace(q, origin=Origin(ended=q.origin.ended))) for q in questions]
+    named = [replace(q, id=identity(context.name, how, c)) for q, c in zip(questions, contents, strict=True)]
+    asked = {q.id for q in named}
     batch = f"{context.name}-{identity(contents, how)[:8]}"
-    named = [replace(q, id=identity(batch, q.id)) for q in questions]
     store = Store.open(people.url(context))
     try:
         store.add(
@@ -136,16 +137,16 @@ def ask(people: People, questions: Sequence[Question], context: StageContext) ->
             overlap=people.overlap,
             overlap_annotators=people.overlap_annotators,
         )
-        progress = _waited(people, store, batch, context)
-        return [a for a in store.answers(batch=batch) if a.gold is None and not a.by_model], progress
+        progress = _waited(people, store, asked, context)
+        return [a for a in store.answers_to(asked) if a.gold is None and not a.by_model], progress
     finally:
         store.close()
 
 
-def _waited(people: People, store: "Store", batch: str, context: StageContext) -> Progress:
+def _waited(people: People, store: "Store", asked: Collection[str], context: StageContext) -> Progress:
     until, said = time.monotonic() + 60 * people.wait_minutes, -SAYS_EVERY
     while True:
-        progress = store.progress(batch=batch)
+        progress = store.progress_on(asked)
         if progress.answers and progress.answered + progress.closed >= people.enough * progress.wanted:
             return progress
         if progress.left <= 0:
@@ -176,11 +177,11 @@ def _awaiting(people: People, progress: Progress, context: StageContext) -> Awai
         why="what follows is trained on what people said, and on nothing else",
         fix="have them answered, then run the same command again, which goes on from here:\n"
         f"    assent label {shlex.quote(people.where(context))}\n"
-        f"    {_this_command(context)}",
+        f"    {this_command(context)}",
     )
 
 
-def _this_command(context: StageContext) -> str:
+def this_command(context: StageContext) -> str:
     """What was typed; a program of one's own is known by its folder alone."""
     program = Path(sys.argv[0])
     ours = program.name == "assent" or (program.name == "__main__.py" and program.parent.name == "assent")

@@ -1,6 +1,7 @@
 """What stands in a store, read a part at a time: answers, questions, events, counts. Nothing here writes or locks."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select
@@ -79,6 +80,36 @@ def progress(database: Database, batch: str | None, annotator: str | None) -> Pr
     with database.read() as connection:
         found = {what: int(n) for what, n in connection.execute(counts.group_by(TALLY.c.what))}
     return Progress(seconds=found.pop("milliseconds", 0) / 1000, **found)
+
+
+def progress_on(database: Database, ids: Collection[str]) -> Progress:
+    """See `Store.progress_on`."""
+    found: Counter[str] = Counter()
+    of_slots = select(SLOT.c.state, func.count()).group_by(SLOT.c.state)
+    of_events = select(EVENT.c.what, func.count()).where(~rows.followed()).group_by(EVENT.c.what)
+    for chunk in rows.chunks(ids, CHUNK):
+        with database.read() as connection:
+            for counts, column in ((of_slots, SLOT.c.question_id), (of_events, EVENT.c.question_id)):
+                found.update({name: int(n) for name, n in connection.execute(counts.where(column.in_(chunk)))})
+    return Progress(
+        questions=len(ids),
+        wanted=sum(found[state] for state in ("open", "claimed", "done", "closed")),
+        answered=found["done"],
+        closed=found["closed"],
+        answers=found["answered"] + found["edited"],
+        skipped=found["skipped"],
+        flagged=found["flagged"],
+    )
+
+
+def answers_to(database: Database, ids: Collection[str]) -> list[Answered]:
+    """See `Store.answers_to`."""
+    found = []
+    for chunk in rows.chunks(ids, CHUNK):
+        with database.read() as connection:
+            said = connection.execute(_with_gold().where(EVENT.c.question_id.in_(chunk)))
+            found += [rows.made(row, row.gold) for row in said]
+    return sorted(found, key=lambda a: a.seq)
 
 
 def gold_questions(database: Database) -> int:

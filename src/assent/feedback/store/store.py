@@ -4,7 +4,7 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
@@ -394,6 +394,14 @@ class Store:
     def progress(self, *, batch: str | None = None, annotator: str | None = None) -> Progress:
         """The counts of a batch, or of all; of an annotator, or of all of them."""
         return looking.progress(self.database, batch, annotator)
+
+    def answers_to(self, ids: Collection[str]) -> list[Answered]:
+        """Every answer that stands to these questions, whatever batches they came in, in the order given."""
+        return looking.answers_to(self.database, ids)
+
+    def progress_on(self, ids: Collection[str]) -> Progress:
+        """How far these questions have come, whatever batches they came in; seconds are not counted."""
+        return looking.progress_on(self.database, ids)
 
     def mixed_in(self, ordinary: int) -> int:
         """Gold questions that somebody who is shown so many others will have met, about."""
