@@ -5,14 +5,16 @@
 Three annotators of different care (`feedback.annotators.PANEL`) sit before Debian's Chromium at once, each in a
 session of their own, on the page that `assent label` serves from a process of its own: they sign in by name, read
 the prompt and the responses off the screen, judge those in the order in which they stand, and press keys. Between
-the rounds the recipe is run again as a person would run it. Prints what was asked and answered, how long it took,
-the reward models' figures and the verdicts, as a page.
+the rounds the recipe is run again as a person would run it; where it is held because the reward model may be guessing,
+with as many more questions as it asks for. Prints what was asked and answered, how long it took, the reward models'
+figures and the verdicts, as a page.
 """
 
 import argparse
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -39,8 +41,12 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage
 PEOPLE = PANEL[:3]
 DEGREES = (Degree.SIGNIFICANTLY, Degree.BETTER, Degree.SLIGHTLY, Degree.NEGLIGIBLY)
 NEXT_ONE = "c => { const f = document.querySelector('#answer [name=claim]'); return !f || f.value !== c }"
+ROUNDS = ("comparisons", "comparisons_2")
 REWARDS = ("reward", "reward_2")
 VERDICTS = {"first_verdict": "round 1", "verdict": "round 2"}
+WAITS = re.compile(r"(\w+) waits for people")
+MORE = re.compile(r"stages\.\w+\.tasks\.count=\d+")
+"""What a run that is held says it is to be run with."""
 
 
 @dataclass
@@ -98,20 +104,22 @@ def ranking_keys(said: Comparison) -> str:
 
 @dataclass(frozen=True)
 class Sitting:
-    """One round of labelling.
+    """Labelling until nothing is left.
 
     Args:
+        stage: which asked.
         answered: how many answers each annotator gave.
         read: the judged scores of what stood on the screen, by the claim that was answered.
         seconds: from the first sign-in to the last answer.
     """
 
+    stage: str
     answered: dict[str, int]
     read: dict[str, list[float]]
     seconds: float
 
 
-def sit(folder: Path, number: int) -> Sitting:
+def sit(folder: Path, stage: str, number: int) -> Sitting:
     """All annotators answer until nothing is left; they take turns, and each has a question open all the time."""
     from playwright.sync_api import sync_playwright
 
@@ -132,7 +140,8 @@ def sit(folder: Path, number: int) -> Sitting:
         while sum([person.answer_one() for person in people]):
             pass
         answered = {person.who.name: len(person.read) for person in people}
-        return Sitting(answered, {c: s for person in people for c, s in person.read.items()}, time.monotonic() - began)
+        read = {c: s for person in people for c, s in person.read.items()}
+        return Sitting(stage, answered, read, time.monotonic() - began)
 
 
 @contextmanager
@@ -154,15 +163,18 @@ def label(folder: Path) -> Iterator[int]:
         process.wait()
 
 
-def one_run(folder: Path, settings: Sequence[str]) -> bool:
-    """Run the recipe as far as it goes; whether it waits for people."""
+def one_run(folder: Path, settings: Sequence[str]) -> re.Match[str] | None:
+    """Run the recipe as far as it goes: where it waits for people or is held, what it says of that."""
     with (folder / "log.txt").open("a") as log:
+        begin = log.tell()
         command = [*ASSENT, "run", str(RECIPE), *settings, "--folder", str(folder)]
         done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
-    text = (folder / "log.txt").read_text()
-    waits = done.returncode != 0 and "waits for people" in text[-4000:]
-    assert waits or done.returncode == 0, text[-3000:]
-    return waits
+    if done.returncode == 0:
+        return None
+    text = (folder / "log.txt").read_bytes()[begin:].decode()
+    stops = WAITS.search(text) or MORE.search(text)
+    assert stops, text[-3000:]
+    return stops
 
 
 def figures(folder: Path, stage: str, name: str) -> Any:
@@ -187,13 +199,15 @@ def misread(store: Store, sittings: Sequence[Sitting]) -> int:
 
 
 def labels_table(store: Store, sittings: Sequence[Sitting], cards: Sequence[dict[str, Any]]) -> list[str]:
-    batches = [store.progress(batch=b) for b in store.batches()]
+    asked = [[store.progress(batch=b) for b in store.batches() if b.rpartition("-")[0] == stage] for stage in ROUNDS]
+    sat = [[s for s in sittings if s.stage == stage] for stage in ROUNDS]
+    seconds, answers = ([sum(s.seconds for s in r) for r in sat], [sum(len(s.read) for s in r) for r in sat])
     rows = {
-        "questions": [str(b.questions) for b in batches],
-        "answers": [str(b.answers) for b in batches],
-        "by annotator": [", ".join(f"{name} {n}" for name, n in s.answered.items()) for s in sittings],
-        "seconds, three annotators in one browser": [f"{s.seconds:.0f}" for s in sittings],
-        "seconds an answer": [f"{s.seconds / len(s.read):.2f}" for s in sittings],
+        "questions": [" + ".join(str(b.questions) for b in batches) for batches in asked],
+        "answers": [" + ".join(str(b.answers) for b in batches) for batches in asked],
+        "by annotator": ["; ".join(", ".join(f"{n} {k}" for n, k in s.answered.items()) for s in r) for r in sat],
+        "seconds, three annotators in one browser": [f"{s:.0f}" for s in seconds],
+        "seconds an answer": [f"{s / n:.2f}" for s, n in zip(seconds, answers, strict=True)],
         "held-out prompts, pairs": [f"{c['accuracy']['clusters']}, {c['accuracy']['items']}" for c in cards],
         "accuracy of the reward model on them": [with_interval(c["accuracy"]) for c in cards],
         "two annotators agree": [with_interval((c["ceiling"] or {}).get("agreement")) for c in cards],
@@ -234,8 +248,13 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     sittings: list[Sitting] = []
     began = time.monotonic()
-    while one_run(options.folder, options.settings):
-        sittings.append(sit(options.folder, len(sittings)))
+    settings = list(options.settings)
+    while (stops := one_run(options.folder, settings)) is not None:
+        if stops.re is MORE:
+            settings.append(stops[0])
+            print(f"held, since the reward model may be guessing; on with {stops[0]}", flush=True)
+            continue
+        sittings.append(sit(options.folder, stops[1], len(sittings)))
         print(f"answered: {sittings[-1].answered} in {sittings[-1].seconds:.0f} s", flush=True)
     print(page(options.folder, sittings))
     print(f"\nWhole: {time.monotonic() - began:.0f} s.")

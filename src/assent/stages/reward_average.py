@@ -13,6 +13,7 @@ from assent.errors import ContractError
 from assent.evals.intervals import Estimate
 from assent.models.folders import ScalarFolder, load_scalar
 from assent.pipeline.stage import Number, Stage, StageContext
+from assent.stages.enough import require_enough
 from assent.stages.parts import MODEL, ModelRef, model_folder
 from assent.stages.reward_ensemble import CARD, member_folders, member_scores
 from assent.stages.reward_training import (
@@ -62,6 +63,7 @@ def run(spec: AverageSpec, context: StageContext) -> Mapping[str, float]:
         f"average of {len(paths)} models: held-out accuracy {card.accuracy.value:.3f}; of its members {mean:.3f} on "
         f"average, {together.value:.3f} for their mean score"
     )
+    require_enough(spec, card.accuracy, split.prompts, context)
     return {
         **figures(card),
         "members": float(len(paths)),

@@ -16,6 +16,7 @@ from assent.models.folders import load_scalar
 from assent.models.placement import CPU, Placement
 from assent.pipeline.stage import Number, Stage, StageContext
 from assent.protocols import State, Tracker
+from assent.stages.enough import require_enough
 from assent.stages.parts import Optimization
 from assent.stages.placement import placement_of
 from assent.stages.reward_training import (
@@ -185,6 +186,7 @@ def _together(spec: EnsembleSpec, context: StageContext) -> Mapping[str, float]:
     card = write_card(context.out / CARD, mean, split, spec, context)
     for warning in card.warnings:
         context.say(f"ensemble: {warning}")
+    require_enough(spec, card.accuracy, split.prompts, context)
     own = [a for a in _accuracies(folders) if a is not None]
     nothing = float("nan")
     return {

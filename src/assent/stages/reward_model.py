@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from assent.pipeline.stage import Stage, StageContext
+from assent.stages.enough import require_enough
 from assent.stages.parts import MODEL
 from assent.stages.reward_training import (
     RewardTraining,
@@ -35,6 +36,7 @@ def run(spec: RewardModelSpec, context: StageContext) -> Mapping[str, float]:
     save_trained(context.out / MODEL, folder, split, start, (mean, deviation), keeps_zero=spec.algorithm.keeps_zero)
     for warning in card.warnings:
         context.say(f"reward model: {warning}")
+    require_enough(spec, card.accuracy, split.prompts, context)
     return {
         **figures(card),
         "training_prompts": float(split.prompts),

@@ -61,12 +61,16 @@ class ComparisonData(StageSpec):
         lengths: budget of a comparison in tokens, and what becomes of one that is over it.
         held_out: share of the prompts kept for the report card.
         gold: the embedded domain's hidden judgement, for the card alone.
+        accuracy_above: what the lower end of the interval of the accuracy on held-out pairs must be above, else the run
+            ends here and says how many more comparisons it takes: 0.5 holds it while the model may be guessing. None
+            goes on whatever it is.
     """
 
     data: list[AnyComparisons] = Field(min_length=1)
     lengths: Budget = Budget()
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
     gold: GoldRef | None = None
+    accuracy_above: Annotated[float, Field(ge=0.5, lt=1)] | None = None
 
 
 class RewardTraining(ComparisonData):
