@@ -4,9 +4,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tests.architecture.source_tree import ROOT
-from tests.end_to_end.test_people import PEOPLE, answer_all
-from tests.end_to_end.tiny import run_tiny
 
 from assent.errors import ConfigError
 from assent.intervals import Estimate, Interval, wilson
@@ -15,6 +12,9 @@ from assent.stages import TABLE
 from assent.stages.asking import AwaitingPeople
 from assent.stages.enough import POWER, TooFewComparisons, require_enough, times_as_many
 from assent.stages.reward_model import RewardModelSpec
+from tests.architecture.source_tree import ROOT
+from tests.end_to_end.test_people import PEOPLE, answer_all
+from tests.end_to_end.tiny import run_tiny
 
 HELD = PEOPLE.replace("{panel: simulated}", "{people: {}}")
 HELD = HELD.replace("held_out: 0.2", "held_out: 0.2\n    accuracy_above: 0.5")
@@ -51,11 +51,11 @@ def test_below_the_bound_no_number_is_reckoned():
 
 def told(accuracy, bound=0.5, *, kind="people", data=({"format": "stage", "stage": "asked"},), count=128):
     """What is said of 102 prompts trained on and this accuracy; empty where the run goes on."""
-    spec = RewardModelSpec.model_validate(
-        {"model": "m", "data": list(data), "accuracy_above": bound, "optimization": {"optimizer": {"name": "adamw", "lr": 1}}}
-    )
+    settings = {"model": "m", "data": list(data), "accuracy_above": bound}
+    spec = RewardModelSpec.model_validate(settings | {"optimization": {"optimizer": {"name": "adamw", "lr": 1}}})
     config = {"tasks": {"count": count} if count else {"path": "p"}, "annotators": {kind: {}}}
-    context = SimpleNamespace(name="reward", inputs={"asked": SimpleNamespace(config=config)}, out=ROOT / "r/.work/s/out")
+    out = ROOT / "r" / ".work" / "stage" / "out"
+    context = SimpleNamespace(name="reward", inputs={"asked": SimpleNamespace(config=config)}, out=out)
     try:
         require_enough(spec, accuracy, 102, context)
     except TooFewComparisons as error:

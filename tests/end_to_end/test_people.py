@@ -127,7 +127,7 @@ def test_more_prompts_ask_about_the_new_ones_alone(folder):
     second = answer_all(url, ("ada", "ben", "eve"))
     made, _ = run_tiny(folder, more, until="comparisons", text=text)
     fewer, all_of = (m["comparisons"].metrics["comparisons"] for m in (before, made))
-    assert 0 < second and (fewer, all_of) == (first, first + second)
+    assert second > 0 and (fewer, all_of) == (first, first + second)
     seen = Counter((e.annotator, e.question_id) for e in Store.open(url).events() if e.what == "answered")
     assert max(seen.values()) == 1 and len(seen) == first + second
 

@@ -77,7 +77,7 @@ def test_questions_of_several_batches_are_counted_and_read_by_their_ids(store):
         assert replace(store.progress(batch=batch), seconds=0.0) == store.progress_on(ids)
         assert store.answers_to(ids) == list(store.answers(batch=batch))
     both = store.progress_on({"q0000", "q0004"})
-    assert both.wanted == 3 and [a.question.id for a in store.answers_to(["q0004", "q0000"])][0] == "q0000"
+    assert both.wanted == 3 and next(a.question.id for a in store.answers_to(["q0004", "q0000"])) == "q0000"
     assert store.answers_to([]) == [] and store.progress_on([]).wanted == 0
 
 

@@ -107,8 +107,8 @@ def origin_of(context: StageContext, people: People, policy: str, **known: objec
 def ask(people: People, questions: Sequence[Question], context: StageContext) -> tuple[list[Answered], Progress]:
     """The answers of people that stand to these questions, gold ones left out.
 
-    A question asked in the same way is found again in the store, whatever has become of the stage meanwhile: it is named
-    by its contents. Nobody answers twice because the code, or what is waited for, has changed, or more is asked.
+    A question asked in the same way is found again in the store, whatever has become of the stage meanwhile: it is
+    named by its contents. Nobody answers twice because the code, or what is waited for, has changed, or more is asked.
 
     Raises:
         AwaitingPeople: not enough answers are in, and the stage has waited as long as it was told to.

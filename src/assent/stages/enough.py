@@ -19,8 +19,8 @@ POWER = 0.8
 """How surely as many comparisons as are asked for would show the accuracy; the convention of Cohen (1988)."""
 
 FAR = 4.0
-"""So many times the comparisons are asked for where more would be, or none can be reckoned; on the one seed of the recipe
-with people that went wrong they were enough (docs/experiments/people_in_the_loop.md)."""
+"""So many times the comparisons are asked for where more would be, or none can be reckoned; on the one seed of the
+recipe with people that went wrong they were enough (docs/experiments/people_in_the_loop.md)."""
 
 
 class TooFewComparisons(ArtefactError):
@@ -56,8 +56,8 @@ def require_enough(spec: "ComparisonData", accuracy: Estimate, training_prompts:
     needed = math.ceil(min(times or FAR, FAR) * prompts)
     if times is None or times > FAR:
         number = (
-            f"the accuracy is too near to {bound:g} to reckon how many it takes: {FAR:g} times as many, {needed:,}, are "
-            f"a start. See too how far those who judge agree (docs/how-to/trust-annotators.md)."
+            f"the accuracy is too near to {bound:g} to reckon how many it takes: {FAR:g} times as many, {needed:,}, "
+            f"are a start. See too how far those who judge agree (docs/how-to/trust-annotators.md)."
         )
     else:
         number = f"at this accuracy about {needed:,} in all show it, four times in five."
@@ -67,9 +67,9 @@ def require_enough(spec: "ComparisonData", accuracy: Estimate, training_prompts:
     raise TooFewComparisons(
         f"the reward model {context.name!r} {guess}: its accuracy on held-out comparisons is not shown to be above "
         f"{bound:g}",
-        got=f"{seen}, on {accuracy.items:,} pairs of {accuracy.clusters:,} held-out prompts, beside {training_prompts:,} "
-        f"prompts that it was trained on",
-        why="what is optimised against a model that guesses becomes worse as easily as better, so nothing after it is run",
+        got=f"{seen}, on {accuracy.items:,} pairs of {accuracy.clusters:,} held-out prompts, beside "
+        f"{training_prompts:,} prompts that it was trained on",
+        why="what is optimised against a model that guesses becomes worse as easily as better: nothing more is run",
         fix=f"have more compared. There are {prompts:,} prompts; {number}{_how(spec, needed - prompts, context)} To go "
         f"on all the same:\n    {this_command(context)} stages.{context.name}.accuracy_above=null",
     )
