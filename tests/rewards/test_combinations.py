@@ -4,8 +4,11 @@ import math
 
 import pytest
 import torch
+import yaml
 from pydantic import TypeAdapter, ValidationError
+from typer.testing import CliRunner
 
+from assent.cli import app as command_line
 from assent.functional import combine
 from assent.rewards.combined import CombinedScorer
 from assent.rewards.ensemble import Ensemble
@@ -89,5 +92,42 @@ def test_settings_that_would_change_nothing_or_mean_nothing_are_refused(words, s
 
 
 def test_a_scorer_within_a_gate_and_beside_it_would_have_one_name():
-    with pytest.raises(Exception, match="two scorers have one name"):
+    with pytest.raises(ValueError, match="two scorers have one name, got 'helpful'"):
         named_apart([SPEC.validate_python(GATE), SPEC.validate_python({"reward_model": "helpful"})])
+
+
+ASKED = """
+stages:
+  tuned:
+    policy: models/p
+    tasks: {format: listed, prompts: [a]}
+    generation: {max_new_tokens: 4}
+"""
+SGD = "optimization: {optimizer: {name: adamw, lr: 0.001}}, steps: 1, prompts_per_step: 1"
+COST = "constraint: {costs: [{cost_model: models/a}], multiplier: {threshold: 0}}"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        f"{{do: rl, {SGD}, rewards: [{{reward_model: runs/x/model}}, {{reward_model: elsewhere/x}}]}}",
+        f"{{do: rl, {SGD}, rewards: [{{gold: domain}}], watch: [{{gold: domain}}]}}",
+        f"{{do: rl, {SGD}, algorithm: {{name: ppo_lagrangian}}, rewards: [{{reward_model: models/a}}], {COST}}}",
+        "{do: select, scorer: {gold: domain}, watch: [{gold: domain}]}",
+        "{do: critique, critic: {simulated: domain}, watch: [{gold: domain}, {gold: domain}]}",
+    ],
+)
+def test_a_dry_run_refuses_two_scorers_of_one_name(settings, tmp_path):
+    """Before a model is loaded or a stage before it is run; the same recipe with one of them is explained."""
+    tree = yaml.safe_load(ASKED)
+    tree["stages"]["tuned"] |= yaml.safe_load(settings)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(tree))
+    refused = CliRunner().invoke(command_line, ["explain", str(recipe)])
+    assert refused.exit_code == 2 and "two scorers have one name" in refused.stderr
+    assert "stages.tuned" in refused.stderr and "rename" in refused.stderr and not refused.stdout
+    tree["stages"]["tuned"].pop("watch", None)
+    tree["stages"]["tuned"] |= {"rewards": [{"gold": "domain"}]} if "rewards" in settings else {}
+    recipe.write_text(yaml.safe_dump(tree))
+    explained = CliRunner().invoke(command_line, ["explain", str(recipe)])
+    assert explained.exit_code == 0, explained.stderr

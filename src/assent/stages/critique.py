@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from assent.errors import ContractError
 from assent.feedback.principles import drawn, read_principles
@@ -62,6 +63,11 @@ class CritiqueSpec(StageSpec):
     generation: Generation
     checkpoint_seconds: float = Field(20.0, ge=0)
 
+    @model_validator(mode="after")
+    def _scorers_are_told_apart(self) -> Self:
+        named_apart(self.watch)
+        return self
+
 
 class Revises:
     """Turns the samples of a step into demonstrations, `revisions` of each; its state is what it counted.
@@ -75,7 +81,6 @@ class Revises:
         feedback = spec.critic.feedback(context)
         self.critic, self.spent = feedback.critic, feedback.spent
         self.principles = read_principles(None if spec.principles is None else Path(spec.principles).expanduser())
-        named_apart(spec.watch)
         self.watch: list[Scorer] = [w.scorer(context, policy) for w in spec.watch]
         self.tally: Counter[str] = Counter()
         self.seen: dict[str, Mean] = {}

@@ -126,6 +126,16 @@ class RlSpec(StageSpec):
             raise ValueError(f"`constraint` and ppo_lagrangian need each other; got {name} and {self.constraint}")
         return self
 
+    @property
+    def costs(self) -> tuple[RewardSpec, ...]:
+        """What is charged; nothing without a constraint."""
+        return () if self.constraint is None else self.constraint.costs
+
+    @model_validator(mode="after")
+    def _scorers_are_told_apart(self) -> Self:
+        named_apart([*self.rewards, *self.costs, *self.watch])
+        return self
+
     @model_validator(mode="after")
     def _something_teaches(self) -> Self:
         if not any(reward.weight for reward in self.rewards):
@@ -184,10 +194,8 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
     prompts = answerable(policy, take(spec.tasks, context), spec.longest_prompt, spec.generation, context)
     decode = decoder(policy)
     plain = _prompt_source(spec, context, policy, engine, prompts)
-    costs = () if spec.constraint is None else spec.constraint.costs
-    named_apart([*spec.rewards, *costs, *spec.watch])
     judges = [weighted(r, context, policy) for r in spec.rewards]
-    beside = [*(charged(c, context, policy) for c in costs), *(watched(w, context, policy) for w in spec.watch)]
+    beside = [*(charged(c, context, policy) for c in spec.costs), *(watched(w, context, policy) for w in spec.watch)]
     asked = [*asked_once(judges, spec.dynamic_sampling), *beside]
     scoring = _scoring(spec, asked, forward, reference, most_probable(engine, policy, spec.generation))
     following = build_following(

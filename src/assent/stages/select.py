@@ -11,10 +11,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from assent.config import Frozen
 from assent.errors import ContractError
@@ -108,6 +108,11 @@ class SelectSpec(StageSpec):
     prompts_per_step: int = Field(128, gt=0)
     checkpoint_seconds: float = Field(20.0, ge=0)
 
+    @model_validator(mode="after")
+    def _scorers_are_told_apart(self) -> Self:
+        named_apart([self.scorer, *self.watch])
+        return self
+
 
 @dataclass(frozen=True)
 class Group:
@@ -178,7 +183,6 @@ class Chooser:
 
 
 def run(spec: SelectSpec, context: StageContext) -> Mapping[str, float]:
-    named_apart([spec.scorer, *spec.watch])
     causal = load_policy(context, spec.policy)
     prompts = answerable(causal, take(spec.tasks, context), spec.longest_prompt, spec.generation, context)
     per_step = min(spec.prompts_per_step, len(prompts))

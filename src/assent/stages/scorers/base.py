@@ -6,7 +6,6 @@ from typing import Protocol, runtime_checkable
 from pydantic import Field
 
 from assent.config import Frozen
-from assent.errors import ConfigError
 from assent.models.folders import CausalModel
 from assent.pipeline.stage import StageContext
 from assent.protocols import Scorer
@@ -102,13 +101,15 @@ def raw(spec: ScorerSpec) -> ScorerSpec:
 
 
 def named_apart(specs: Sequence[ScorerSpec]) -> None:
-    """Raises ConfigError where two scorers go by one name: one's scores would be logged over the other's."""
+    """For the check of a stage's settings, before anything runs.
+
+    Raises:
+        ValueError: two scorers go by one name: one's scores would be logged over the other's.
+    """
     names = [name for spec in specs for name in (spec.label, *(p.label for p in getattr(spec, "parts", ())))]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigError(
-            "two scorers have one name",
-            got=", ".join(twice),
-            why="what one says would be logged over what the other says",
-            fix="rename a stage, a folder or a function, or leave one out",
+        raise ValueError(
+            f"two scorers have one name, got {', '.join(map(repr, twice))}: what one says would be logged over what "
+            "the other says; rename a stage, a folder or a function, or leave one out"
         )
