@@ -167,6 +167,10 @@ def test_the_best_by_the_reward_model_is_written_with_its_scores(finished):
             assert by_id[g["id"]]["n"] == 4 and by_id[g["id"]]["high"] == max(g["scores"]["reward"])
     metrics = made["best"].metrics
     assert metrics["reward_kept"] > metrics["reward_mean"]
+    logged = rows(made["best"], "metrics.jsonl")
+    assert [row["step"] for row in logged] == list(range(15))
+    for name in ("reward", "gold"):
+        assert np.mean([row[f"score/{name}"] for row in logged]) == pytest.approx(metrics[f"{name}_mean"], abs=1e-5)
     curve = json.loads((made["best"].folder / "best_of_n.json").read_text())
     assert set(curve) == {"reward", "gold"} and [p["n"] for p in curve["gold"]] == [1, 2, 4]
 
@@ -216,7 +220,7 @@ def test_killed_again_and_again_and_resumed_it_keeps_the_same(finished, tmp_path
         assert not list(folder.glob("best-*"))
     again, console = run_tiny(folder, only="best", text=SELECT)
     assert any("continued" in line for line in console.said)
-    for name in ("groups.jsonl", "demonstrations.jsonl", "best_of_n.json"):
+    for name in ("groups.jsonl", "demonstrations.jsonl", "best_of_n.json", "metrics.jsonl"):
         assert (again["best"].folder / name).read_bytes() == (made["best"].folder / name).read_bytes()
 
 

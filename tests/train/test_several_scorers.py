@@ -1,6 +1,7 @@
 """Several scorers: each normalised, clipped and weighted by itself, logged, kept by name, and resumed bit for bit."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 from assent.errors import NonFiniteError
 from assent.rewards.combined import CombinedScorer
 from assent.rewards.function import FunctionScorer
+from assent.rewards.gate import Llama2Gate
+from assent.stages.heard import Logged
+from assent.stages.lines import Lines
 from assent.track.catalogue import lookup
 from assent.train.scoring import KLControl, RolloutScoring, Shaping
 from assent.train.weighing import WeightedScorer, everything_seen, this_batch
@@ -48,6 +52,45 @@ def standard(values: list[float], seen: list[float]) -> list[float]:
     mean = sum(seen) / len(seen)
     deviation = math.sqrt(sum((v - mean) ** 2 for v in seen) / len(seen))
     return [(v - mean) / deviation for v in values]
+
+
+def test_a_selection_logs_what_reinforcement_learning_logs(tmp_path):
+    """The same names and numbers for a gate, its parts and what is watched, each step once."""
+    said = {"safety": [-3.0, 1.0, -0.5], "helpfulness": [2.0, 0.5, 4.0], "gold": [1.0, 2.0, 2.5]}
+
+    def scorers():
+        parts = [Says(name, said[name]) for name in ("safety", "helpfulness")]
+        return CombinedScorer("gate", parts, Llama2Gate(frozenset({"refusal"}))), Says("gold", said["gold"])
+
+    gate, gold = scorers()
+    scoring = scoring_of(WeightedScorer(gate), WeightedScorer(gold, 0.0, watched=True))
+    shown = ("score/", "score_std/", "score_low/", "score_high/", "score_correlation/", "gate/")
+    expected = {n: m.value for n, m in scoring(rollouts_of(2, 1, 3)).metrics.items() if n.startswith(shown)}
+    assert {f"score/{name}" for name in ("gate", *said)} <= set(expected) and expected["gate/gated"] == 1 / 3
+    told = []
+    tracker = SimpleNamespace(log=lambda step, metrics: told.append((step, {n: m.value for n, m in metrics.items()})))
+    lines = Lines(tmp_path / "groups.jsonl", lambda rollouts, scores: [{} for _ in rollouts])
+    logged = Logged(lines, scorers(), tracker, prompts_per_step=3)
+    for _ in range(2):
+        logged(rollouts_of(2, 1, 3), [s.score(rollouts_of(2, 1, 3)) for s in logged.asked])
+    assert [step for step, _ in told] == [0, 1]
+    for _, metrics in told:
+        assert metrics == pytest.approx(expected)
+    assert all(lookup(name) for name in expected)
+
+
+def test_a_selection_counts_what_a_scorer_would_not_score(tmp_path):
+    class Declines(Says):
+        def score(self, rollouts):
+            return [NoScore("declined"), *super().score(rollouts)[1:]]
+
+    told = []
+    lines = Lines(tmp_path / "groups.jsonl", lambda rollouts, scores: [])
+    logged = Logged(lines, [Declines("rm", [9.0, 2.0, 4.0])], SimpleNamespace(log=lambda *row: told.append(row)),
+                    prompts_per_step=3)  # fmt: skip
+    logged(rollouts_of(2, 1, 3), [s.score(rollouts_of(2, 1, 3)) for s in logged.asked])
+    ((_, metrics),) = told
+    assert metrics["unscored/declined"].value == 1 and metrics["score/rm"].value == 3
 
 
 A, B = ([1.0, 3.0, 8.0], [2.0, 2.5, 9.0]), ([-100.0, 300.0, 50.0], [10.0, 20.0, 60.0])

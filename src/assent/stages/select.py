@@ -27,6 +27,7 @@ from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import Stateful
 from assent.rollout.source import PromptSource
 from assent.stages.generation import decoder, engine_of
+from assent.stages.heard import Logged
 from assent.stages.lines import Lines, lines_of
 from assent.stages.parts import Generation, ModelRef, answerable, load_policy
 from assent.stages.scorers import RawScore, named_apart
@@ -198,9 +199,10 @@ def run(spec: SelectSpec, context: StageContext) -> Mapping[str, float]:
     )
     scorers = [s.scorer(context, causal) for s in (spec.scorer, *spec.watch)]
     lines = Lines(context.out / GROUPS, Chooser(spec.keep, [s.name for s in scorers], spec.samples))
-    parts: dict[str, Stateful] = {"source": source, "lines": lines}
+    logged = Logged(lines, scorers, context.tracker, prompts_per_step=per_step)
+    parts: dict[str, Stateful] = {"source": source, "lines": logged, "tracker": context.tracker}
     checkpoint = StateFile(context.state, parts, every_seconds=spec.checkpoint_seconds)
-    select(source, scorers, lines, context.tracker, checkpoint)
+    select(source, logged.asked, logged, context.tracker, checkpoint)
     left = len(prompts) % per_step
     if left:
         context.say(f"{left} of {len(prompts):,} prompts were not asked: prompts go out {per_step} at a time")

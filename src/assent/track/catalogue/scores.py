@@ -4,8 +4,8 @@ from assent.track.catalogue.declare import Metric, Range, Section
 
 SCORES = Section(
     "Online: several scorers",
-    "Each scorer by its own name, watched ones and the members of combinations too. A sum hides its parts: here they "
-    "are.",
+    "Each scorer by its own name, watched ones and the members of combinations too; a selection logs them as well. A "
+    "sum hides its parts: here they are.",
     (
         Metric(
             "score/<name>", "score", "mean of what one scorer said, before normalisation, clipping and penalties", None,
