@@ -169,6 +169,16 @@ StorePlace = Annotated[
 ]
 
 
+Proxies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--behind-proxy",
+        metavar="ADDRESS",
+        help="Address or network of a proxy whose X-Forwarded-For and -Proto are believed; may be given again.",
+    ),
+]
+
+
 @labels.callback()
 def label() -> None:
     """Ask people. `assent label RUN_OR_STORE` serves the page on which they answer."""
@@ -180,13 +190,15 @@ def label_serve(
     host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on.")] = 8321,
     tokens: Annotated[bool, typer.Option("--tokens", help="Only the links of invitations sign in.")] = False,
+    behind_proxy: Proxies = None,
     gold_every: Annotated[int, typer.Option(help="One showing in about this many is a gold one; 0 for none.")] = 20,
 ) -> None:
     """Serve the page until Ctrl-C; `serve` may be left out."""
     with _told("Closed. Every answer that was given is in the store."):
         from assent.feedback.page.serve import open_store, serve
 
-        serve(open_store(store, gold_every=gold_every), host=host, port=port, tokens=tokens, say=typer.echo)
+        opened, proxies = open_store(store, gold_every=gold_every), behind_proxy or []
+        serve(opened, host=host, port=port, tokens=tokens, proxies=proxies, say=typer.echo)
 
 
 @labels.command("invite")
@@ -282,18 +294,22 @@ def arena_serve(
     host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on.")] = 8321,
     tokens: Annotated[bool, typer.Option("--tokens", help="Only the links of invitations sign in.")] = False,
+    behind_proxy: Proxies = None,
 ) -> None:
     """Serve the page until Ctrl-C; `serve` may be left out. Who answers is drawn anew for every turn."""
     with _told("Closed. Every vote that was given is in the store."):
-        from assent.feedback.page.serve import check_address, open_store, serve
+        from assent.feedback.page.serve import check_address, check_proxies, open_store, serve
 
+        proxies = behind_proxy or []
         check_address(host, tokens=tokens)
+        check_proxies(proxies, tokens=tokens)
         from assent.stages.arena import policies_of
 
         talking = policies_of(policies, max_new_tokens=max_new_tokens, device=device)
         for policy in talking:
             typer.echo(f"{policy.id[:12]} is {policy.name}")
-        serve(open_store(store, new=True), host=host, port=port, tokens=tokens, say=typer.echo, policies=talking)
+        opened = open_store(store, new=True)
+        serve(opened, host=host, port=port, tokens=tokens, proxies=proxies, say=typer.echo, policies=talking)
 
 
 @arenas.command("ratings")

@@ -2,6 +2,7 @@
 
 import re
 import socket
+from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import pytest
@@ -173,6 +174,74 @@ def test_other_interfaces_need_tokens(host):
     with pytest.raises(ConfigError, match="without sign-in"):
         serving.check_address(host, tokens=False)
     serving.check_address(host, tokens=True)
+
+
+def behind(store, *proxies, client="127.0.0.1", burst=3):
+    """Somebody who connects from `client` to the page as it is served."""
+    app = create_app(store, pace=Pace(burst=burst, per_second=0), admin_token="key-of-the-admin")
+    settings = serving.server_settings(app, proxies)
+    settings.load()
+    return TestClient(settings.loaded_app, client=(client, 50_000))
+
+
+def codes(client, count, said):
+    return [client.get("/", headers={"x-forwarded-for": said(i)}).status_code for i in range(count)]
+
+
+@pytest.mark.parametrize("proxy", ["127.0.0.1", "127.0.0.0/24"])
+def test_people_behind_a_trusted_proxy_have_a_pace_each(store, proxy):
+    client = behind(store, proxy)
+    for address in ("198.51.100.7", "198.51.100.8", "2001:db8::9"):
+        assert codes(client, 5, lambda _, address=address: address) == [200, 200, 200, 429, 429]
+
+
+def test_what_somebody_says_before_the_proxy_is_not_believed(store):
+    """The proxy puts the address that it saw behind what it was told."""
+    assert codes(behind(store, "127.0.0.1"), 5, lambda i: f"203.0.113.{i}, 198.51.100.7") == [200, 200, 200, 429, 429]
+
+
+@pytest.mark.parametrize("proxies", [(), ("10.0.0.1",)])
+@pytest.mark.parametrize("client", ["127.0.0.1", "192.0.2.66", "::1"])
+def test_nobody_but_a_trusted_proxy_can_take_another_address(store, monkeypatch, proxies, client):
+    """Neither this machine, which the server itself would believe, nor who its variable names."""
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    assert codes(behind(store, *proxies, client=client), 5, lambda i: f"198.51.100.{i}") == [200, 200, 200, 429, 429]
+
+
+@pytest.mark.parametrize(("client", "scheme", "secure"), [
+    ("10.0.0.1", "https", True), ("10.0.0.1", "http", False), ("192.0.2.66", "https", False),
+])  # fmt: skip
+def test_cookies_are_secure_where_a_trusted_proxy_speaks_tls(store, client, scheme, secure):
+    browser = behind(store, "10.0.0.1", client=client, burst=100)
+    said = {"x-forwarded-proto": scheme, "x-forwarded-for": "198.51.100.7"}
+    page = browser.get("/", headers=said)
+    form = {"csrf": field(page.text, "csrf"), "name": "Ann"}
+    cookies = {name: str(value) for name, value in browser.cookies.items()}
+    reply = browser.post("/sign-in", data=form, headers=said | {"cookie": "; ".join(map("=".join, cookies.items()))},
+                         follow_redirects=False)  # fmt: skip
+    assert reply.status_code == 303 and "assent_session" in reply.headers["set-cookie"]
+    assert ("Secure" in reply.headers["set-cookie"]) is secure
+
+
+@pytest.mark.parametrize("proxy", ["*", "proxy.example.org", "0.0.0.0/0", "::/0", "10.0.0.1/24", ""])
+def test_a_proxy_is_named_by_its_address(proxy):
+    with pytest.raises(ConfigError, match="trusted by its address"):
+        serving.check_proxies([proxy], tokens=True)
+
+
+def test_behind_a_proxy_a_typed_name_is_not_enough_and_any_name_is_answered(tmp_path, store, monkeypatch):
+    where, served = str(tmp_path / "feedback.db"), []
+    refused = CliRunner().invoke(command_line, ["label", where, "--behind-proxy", "127.0.0.1"])
+    assert refused.exit_code == 2 and "behind a proxy without sign-in" in refused.output
+    monkeypatch.setattr(serving, "listen", lambda host, port: None)
+    monkeypatch.setattr(serving.uvicorn, "Server", lambda config: served.append(config) or SimpleNamespace(run=dict))
+    two = ["--behind-proxy", "127.0.0.1", "--behind-proxy", "10.0.0.0/24"]
+    for more in ([], two):
+        assert CliRunner().invoke(command_line, ["label", where, "--tokens", *more]).exit_code == 0
+    alone, proxied = served
+    assert (alone.proxy_headers, proxied.forwarded_allow_ips) == (False, ["127.0.0.1", "10.0.0.0/24"])
+    asked = [TestClient(c.app).get("/", headers={"host": "label.example.org"}).status_code for c in served]
+    assert asked == [421, 200]
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])

@@ -1,5 +1,6 @@
 """Serving the page: on this machine without passwords, elsewhere only with link tokens."""
 
+import ipaddress
 import secrets
 import socket
 from collections.abc import Callable, Sequence
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from assent.errors import ConfigError, DataError
 from assent.feedback.arena import Arena, Policy
@@ -83,6 +85,49 @@ def check_address(host: str, *, tokens: bool) -> None:
         )
 
 
+def check_proxies(proxies: Sequence[str], *, tokens: bool) -> None:
+    """Refuse proxies that cannot be told from everybody else, and a page that a proxy opens to others without sign-in.
+
+    Raises:
+        ConfigError: one is no address or network of addresses, or is every address, or sign-in by tokens is off.
+    """
+    for proxy in proxies:
+        try:
+            named = ipaddress.ip_network(proxy).prefixlen > 0
+        except ValueError:
+            named = False
+        if not named:
+            raise ConfigError(
+                "a proxy is trusted by its address",
+                got=proxy,
+                why="whoever is trusted says who is asking: anybody else could take the name of another address",
+                fix="give the address that the proxy connects from, such as 127.0.0.1 or 10.0.0.0/24",
+            )
+    if proxies and not tokens:
+        raise ConfigError(
+            "the page cannot be served behind a proxy without sign-in",
+            got=f"proxies {', '.join(proxies)} without tokens",
+            why="whoever reaches the proxy could answer in anybody's name, and read what was asked",
+            fix="invite each annotator with `assent label invite NAME STORE` and serve with --tokens",
+        )
+
+
+def server_settings(app: ASGIApp, proxies: Sequence[str] = ()) -> uvicorn.Config:
+    """Of the server, apart from where it listens.
+
+    Without proxies `X-Forwarded-For` and `X-Forwarded-Proto` are nobody's to say. uvicorn by itself believes them from
+    this machine, or from whom the variable FORWARDED_ALLOW_IPS names.
+    """
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
+    )
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Bound before any address is told: the key of a page that never opens is of no use to anybody.
 
@@ -106,6 +151,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8321,
     tokens: bool = False,
+    proxies: Sequence[str] = (),
     say: Callable[[str], None] = print,
     policies: Sequence[Policy] = (),
 ) -> None:
@@ -116,16 +162,19 @@ def serve(
         host: the interface to listen on.
         port: 8321 unless said otherwise.
         tokens: whether annotators sign in by the link that they were sent, and not by a name that they type.
+        proxies: addresses or networks from which it is believed who asks, and whether by https.
         say: where the addresses are told.
         policies: served in an arena, which signing in then leads to.
 
     Raises:
-        ConfigError: see `check_address`, `listen` and `Arena`.
+        ConfigError: see `check_address`, `check_proxies`, `listen` and `Arena`.
     """
     check_address(host, tokens=tokens)
+    check_proxies(proxies, tokens=tokens)
     listening = listen(host, port)
     admin = secrets.token_urlsafe(24)
-    hosts = frozenset({*LOCAL_NAMES, host}) if is_loopback(host) else None
+    # Behind a proxy the page is asked for by the proxy's name.
+    hosts = frozenset({*LOCAL_NAMES, host}) if is_loopback(host) and not proxies else None
     home = HOME if policies else "/"
     app = create_app(store, passwordless=not tokens, admin_token=admin, hosts=hosts, home=home)
     if policies:
@@ -139,5 +188,4 @@ def serve(
         say(f"{what} at http://{named}:{port}/")
     say(f"Everyone's answers: http://{named}:{port}/admin?token={admin}")
     say("Ctrl-C ends it; every answer is in the store at once.")
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-    uvicorn.Server(config).run(sockets=[listening])
+    uvicorn.Server(server_settings(app, proxies)).run(sockets=[listening])
