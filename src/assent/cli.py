@@ -321,10 +321,11 @@ def arena_ratings(store: StorePlace = "arena.db") -> None:
         from assent.feedback.strengths import ratings, votes_of
 
         rated = ratings(votes_of(open_store(store).answers(batch=BATCH, kind="pair")))
-        typer.echo(f"{'policy':<24} {'rating':>7}  {'interval':>15} {'votes':>6} {'wins':>6} {'ties':>6}")
+        wide = max(24, *(len(r.name) for r in rated))
+        typer.echo(f"{'policy':<{wide}} {'rating':>7}  {'interval':>15} {'votes':>6} {'wins':>6} {'ties':>6}")
         for r in rated:
             interval = f"[{r.interval.low:.0f}, {r.interval.high:.0f}]" if r.interval else "one dialogue"
-            typer.echo(f"{r.policy:<24.24} {r.rating:>7.0f}  {interval:>15} {r.votes:>6} {r.wins:>6} {r.ties:>6}")
+            typer.echo(f"{r.name:<{wide}} {r.rating:>7.0f}  {interval:>15} {r.votes:>6} {r.wins:>6} {r.ties:>6}")
 
 
 @app.command()

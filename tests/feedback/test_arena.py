@@ -1,5 +1,7 @@
 """The arena: who said what is kept with every vote, the talk goes on from what was preferred."""
 
+from dataclasses import replace
+
 import pytest
 from typer.testing import CliRunner
 
@@ -143,6 +145,22 @@ def test_the_command_prints_ratings(arena, tmp_path):
     assert [line.split()[0] for line in run.stdout.splitlines()] == ["policy", "south", "north"]
     missing = CliRunner().invoke(app, ["arena", "ratings", str(tmp_path / "nothing.db")])
     assert missing.exit_code == 1 and "there is no store" in missing.stderr
+
+
+def test_ratings_go_by_the_names_that_people_know(store, tmp_path):
+    """Two made at different times under one name are told apart; votes from before names were kept go by the id."""
+    made = [Echo("0123456789abcdef"), Echo("fedcba9876543210"), Echo("00ff00ff00ff00ff")]
+    for policy, name in zip(made, ("sft of runs/one", "ppo of runs/one", "ppo of runs/one"), strict=True):
+        policy.name = name
+    arena = Arena(store, made)
+    for i in range(20):
+        arena.vote("ann", arena.ask("ann", f"hello {i}").token, "tie")
+    named = {"sft of runs/one", "ppo of runs/one (fedcba98)", "ppo of runs/one (00ff00ff)"}
+    assert {r.name for r in ratings(votes_of(store.answers(batch=BATCH)))} == named
+    run = CliRunner().invoke(app, ["arena", "ratings", str(tmp_path / "arena.db")])
+    assert all(any(line.startswith(f"{name} ") for line in run.stdout.splitlines()) for name in named)
+    before = [replace(v, names=()) for v in votes_of(store.answers(batch=BATCH))]
+    assert {r.name for r in ratings(before)} == {p.id for p in made}
 
 
 def test_an_arena_open_to_others_needs_tokens():

@@ -37,8 +37,8 @@ class Reply:
 class Policy(Protocol):
     """Somebody to talk to.
 
-    `id` is that of the artefact and is kept with every vote; `name` is for who looks after the arena. A policy that
-    does not `talk` reads one plain text and no dialogue.
+    `id` is that of the artefact and is kept with every vote, and so is `name`, for who looks after the arena. A policy
+    that does not `talk` reads one plain text and no dialogue.
     """
 
     @property
@@ -122,7 +122,8 @@ class Arena:
             order = secrets.SystemRandom().sample(range(len(self.policies)), 2)
             pair = [self.policies[i] for i in sorted(order)]  # the store draws the sides
             replies = [policy.reply(prompt) for policy in pair]
-        origin = Origin(policies=tuple(p.id for p in pair), ended=tuple(r.ended for r in replies))
+        ids, names = tuple(p.id for p in pair), tuple(p.name for p in pair)
+        origin = Origin(policies=ids, names=names, ended=tuple(r.ended for r in replies))
         id = identity(BATCH, secrets.token_hex(16))
         question = PairQuestion(id, prompt, tuple(r.text for r in replies), origin=origin)
         return self.store.present(question, annotator, batch=BATCH)

@@ -42,6 +42,7 @@ class Origin:
         ended: whether each response came to its end by itself rather than at a length limit; empty when all did.
         why: why this is asked, in words for the annotator.
         task: id of the prompt in its data set; empty when unknown.
+        names: what people call `policies`, in their order; empty when unknown.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -53,6 +54,7 @@ class Origin:
     ended: tuple[bool, ...] = ()
     why: str = ""
     task: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """How strong each policy of an arena is: Bradley-Terry ratings from votes, with intervals over dialogues."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ class Vote:
 
     Args:
         first, second: their ids.
+        names: what people call them, in this order; empty when unknown.
         share: 1 where the first was better, 0 where the second was, one half where neither.
         dialogue: votes of one dialogue share its luck.
     """
@@ -32,13 +34,20 @@ class Vote:
     second: str
     share: float
     dialogue: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Rated:
-    """One policy; `interval` is None where all votes are of one dialogue."""
+    """One policy; `interval` is None where all votes are of one dialogue.
+
+    Args:
+        policy: its id.
+        name: what people call it, with the beginning of the id where two go by one name; the id where it has none.
+    """
 
     policy: str
+    name: str
     rating: float
     interval: Interval | None
     votes: int
@@ -55,13 +64,24 @@ def votes_of(answers: Iterable[Answered]) -> list[Vote]:
             continue
         place = a.answer.choices[OVERALL[0]].preferred
         share = 0.5 if place is None else 1.0 - a.order[place]
-        made.append(Vote(policies[0], policies[1], share, f"{a.annotator}\x1f{_opening(a.question.prompt)}"))
+        dialogue = f"{a.annotator}\x1f{_opening(a.question.prompt)}"
+        made.append(Vote(policies[0], policies[1], share, dialogue, a.question.origin.names))
     return made
 
 
 def _opening(prompt: PromptText) -> str:
     """A dialogue is known by who talks and how they began."""
     return prompt if isinstance(prompt, str) else next((m.content for m in prompt if m.role == "user"), "")
+
+
+def _called(votes: Iterable[Vote]) -> dict[str, str]:
+    """Each policy's id to what it is called; by its last name, where it had several."""
+    called: dict[str, str] = {}
+    for v in votes:
+        called |= {id: id for id in (v.first, v.second) if id not in called}
+        called |= dict(zip((v.first, v.second), v.names, strict=False))
+    several = {name for name, count in Counter(called.values()).items() if count > 1}
+    return {id: f"{name} ({id[:8]})" if name in several else name for id, name in called.items()}
 
 
 def ratings(votes: Iterable[Vote], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Rated]:
@@ -84,8 +104,9 @@ def ratings(votes: Iterable[Vote], *, resamples: int = RESAMPLES, seed: int = 0)
             why="a rating says who won against whom",
             fix="open the arena and vote: assent arena RUN_A RUN_B",
         )
-    names = sorted({n for v in said for n in (v.first, v.second)})
-    place, p = {n: i for i, n in enumerate(names)}, len(names)
+    called = _called(said)
+    ids = sorted(called)
+    place, p = {n: i for i, n in enumerate(ids)}, len(ids)
     won = np.zeros((len(said), p, p))
     for row, v in zip(won, said, strict=True):
         row[place[v.first], place[v.second]] += v.share
@@ -99,14 +120,15 @@ def ratings(votes: Iterable[Vote], *, resamples: int = RESAMPLES, seed: int = 0)
         intervals = [percentile_interval(draws[:, i]) for i in range(p)]
     made = [
         Rated(
-            name,
+            id,
+            called[id],
             float(points[i]),
             intervals[i],
-            sum(name in (v.first, v.second) for v in said),
-            sum((v.first == name and v.share == 1) or (v.second == name and v.share == 0) for v in said),
-            sum(name in (v.first, v.second) and v.share == 0.5 for v in said),
+            sum(id in (v.first, v.second) for v in said),
+            sum((v.first == id and v.share == 1) or (v.second == id and v.share == 0) for v in said),
+            sum(id in (v.first, v.second) and v.share == 0.5 for v in said),
         )
-        for i, name in enumerate(names)
+        for i, id in enumerate(ids)
     ]
     return sorted(made, key=lambda r: -r.rating)
 
