@@ -45,8 +45,8 @@ ROUNDS = ("comparisons", "comparisons_2")
 REWARDS = ("reward", "reward_2")
 VERDICTS = {"first_verdict": "round 1", "verdict": "round 2"}
 WAITS = re.compile(r"(\w+) waits for people")
-MORE = re.compile(r"stages\.\w+\.tasks\.count=\d+")
-"""What a run that is held says it is to be run with."""
+MORE = re.compile(r"stages\.\w+\.tasks\.count=\d+$", re.MULTILINE)
+"""The end of the line that a run which is held gives to be typed."""
 
 
 @dataclass
