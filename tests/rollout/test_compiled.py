@@ -86,6 +86,20 @@ def test_it_reads_nothing_beyond_a_slot_s_own_end_and_writes_only_there():
 
 
 @needs_compiler
+def test_another_default_number_type_is_not_written_into():
+    attend, generator = compiled.attend(), torch.Generator().manual_seed(4)
+    q, k, v = (torch.randn(3, 2, 8, generator=generator) for _ in "qkv")
+    positions, layer = torch.tensor([0, 2, 1]), (torch.zeros(3, 2, 8, 5), torch.zeros(3, 2, 5, 8))
+    expected = attend(q, k, v, layer, positions, 0.3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = attend(q, k, v, layer, positions, 0.3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
+@needs_compiler
 def test_weights_that_are_not_numbers_are_still_told():
     model = make("gpt2")
     with torch.no_grad():

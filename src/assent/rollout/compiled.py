@@ -53,8 +53,7 @@ class Attend:
         rows, heads, dim = q.shape
         kept_keys, kept_values = layer
         kv_heads, length, threads = kept_keys.shape[1], kept_keys.shape[3], torch.get_num_threads()
-        out = torch.empty((rows, heads, dim))
-        scratch = torch.empty(threads * length)
+        out, scratch = q.new_empty((rows, heads, dim)), q.new_empty(threads * length)  # whatever torch's default type
         tensors = (q, keys, values, kept_keys, kept_values, positions_B, out, scratch)
         strides = (q.stride(0), keys.stride(0), values.stride(0))
         self.function(*(x.data_ptr() for x in tensors), *strides, rows, heads, kv_heads, dim, length, scale, threads)
