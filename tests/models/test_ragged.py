@@ -1,6 +1,7 @@
 """Each distinct token run once: states, gradients and savings against the padded block."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -121,6 +122,28 @@ def test_attention_refuses_what_it_would_leave_out(asked):
     ragged.attention(torch.nn.Identity(), states, states, states, None, assent_layout=found, scaling=0.5)
     with pytest.raises(ContractError, match=next(iter(asked))):
         ragged.attention(torch.nn.Identity(), states, states, states, None, assent_layout=found, **asked)
+
+
+def test_beside_the_cpu_a_mask_and_grouped_heads_do_not_meet(monkeypatch):
+    """CUDA has no kernel for both but the one that keeps every score; on the CPU grouped heads need no copies."""
+    sequences, asked = grouped(3, (6, 4)), []
+    found = ragged.layout(sequences, sequences.lengths_B)
+
+    def attend(queries, keys, values, *, attn_mask, enable_gqa, **_):
+        asked.append((attn_mask is not None, enable_gqa, keys.shape[1], values.shape[1]))
+        return queries.new_empty(queries.shape)
+
+    monkeypatch.setattr(ragged.F, "scaled_dot_product_attention", attend)
+    for device, with_mask in (("cpu", (True, True, 2, 2)), ("meta", (True, False, 4, 4))):
+        groups = [
+            ragged.Group(*(None if x is None else x.to(device) for x in (g.query_CQ, g.key_CK, g.mask_CQK)))
+            for g in found.groups
+        ]
+        there = replace(found, groups=tuple(groups), from_N=found.from_N.to(device))
+        query, key = (torch.empty(1, heads, len(found.token_ids_N), 8, device=device) for heads in (4, 2))
+        asked.clear()
+        ragged.attention(torch.nn.Identity(), query, key, key, None, assent_layout=there, scaling=0.5)
+        assert set(asked) == {with_mask, (False, True, 2, 2)}
 
 
 def test_the_saved_folder_says_nothing_of_it(causal, tmp_path):

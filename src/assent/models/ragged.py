@@ -183,6 +183,11 @@ def attention(
             for x_ND, places in ((query_ND, group.query_CQ), (key_ND, group.key_CK), (value_ND, group.key_CK))
         )
         mask = None if group.mask_CQK is None else group.mask_CQK[:, None]
+        grouped = keys.shape[1] != heads
+        if grouped and mask is not None and query.device.type != "cpu":
+            # With a mask CUDA has no kernel for grouped heads but the one that keeps every score for the gradient.
+            keys, values = (x.repeat_interleave(heads // x.shape[1], 1) for x in (keys, values))
+            grouped = False
         found.append(
             F.scaled_dot_product_attention(
                 queries,
@@ -191,7 +196,7 @@ def attention(
                 attn_mask=mask,
                 is_causal=mask is None,
                 scale=settings.get("scaling"),
-                enable_gqa=keys.shape[1] != heads,
+                enable_gqa=grouped,
             )
             .transpose(1, 2)
             .flatten(2)
