@@ -10,19 +10,24 @@ from transformers import (
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    RwkvConfig,
+    RwkvForCausalLM,
 )
 
 POSITIONS = 48
 
 
 def make(family: str, vocabulary: int = 29, seed: int = 0):
-    """A model of the family; `neox` is one that the lean step does not know."""
+    """A model of the family; `neox` is one that the lean step does not know, `mamba` and `rwkv` have another cache
+    than it cuts rows from: one raises, the other would say nothing."""
     common = dict(vocab_size=vocabulary, initializer_range=0.3, bos_token_id=0, eos_token_id=0, pad_token_id=0)
     body = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4)
     grouped = dict(**common, **body, num_key_value_heads=2, max_position_embeddings=POSITIONS)
@@ -35,6 +40,7 @@ def make(family: str, vocabulary: int = 29, seed: int = 0):
         high_freq_factor=4.0,
         original_max_position_embeddings=16,
     )
+    small = dict(hidden_size=16, num_hidden_layers=2, max_position_embeddings=POSITIONS)
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -48,6 +54,8 @@ def make(family: str, vocabulary: int = 29, seed: int = 0):
             "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**grouped, head_dim=12)),
             "mistral": lambda: MistralForCausalLM(MistralConfig(**grouped, sliding_window=POSITIONS)),
             "mistral_window": lambda: MistralForCausalLM(MistralConfig(**grouped, sliding_window=4)),
+            "mamba": lambda: MambaForCausalLM(MambaConfig(**common, **small, state_size=4)),
+            "rwkv": lambda: RwkvForCausalLM(RwkvConfig(**common, **small, context_length=POSITIONS)),
             "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**common, **body, max_position_embeddings=POSITIONS)),
         }
         model = makers[family]()

@@ -15,18 +15,20 @@ from assent.types import Request, Sampling, Sequences
 VOCABULARY = 29
 LEAN = ["gpt2", "llama", "llama3", "qwen2", "qwen3", "mistral"]
 GENERIC = ["neox", "mistral_window"]
+WHOLE = ["mamba", "rwkv"]
 STOPS = (3, 4)
 
 
-@pytest.fixture(scope="module", params=["eager", *LEAN, *GENERIC])
+@pytest.fixture(scope="module", params=["eager", *LEAN, *GENERIC, *WHOLE])
 def pair(request):
-    """(engine, model): the eager engine, the lean step of every family, the generic path."""
+    """(engine, model): the eager engine, the lean step of every family, the generic path, whole sequences."""
     if request.param == "eager":
         model = make("llama")
         return EagerEngine(model), model
     model = make(request.param)
     engine = NativeEngine(model, slots=5)
-    assert engine.path == ("generic" if request.param == "neox" else "lean"), engine.reason
+    expected = "whole" if request.param in WHOLE else "generic" if request.param == "neox" else "lean"
+    assert engine.path == expected, engine.reason
     return engine, model
 
 

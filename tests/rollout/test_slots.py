@@ -102,6 +102,19 @@ def test_a_double_model_is_lean():
         )  # norms and angles are float32 in the model
 
 
+def test_an_engine_in_half_precision_turns_by_the_angles_of_the_learner():
+    """Frequencies of 8 bits pass every comparison with a copy that has them too, and are wrong far from the start."""
+    model = make("llama3")
+    engine = NativeEngine(model, slots=3, dtype=torch.bfloat16)
+    assert engine.path == "lean", engine.reason
+    places = torch.arange(40)[None]
+    like = torch.zeros(1, dtype=torch.float64)
+    expected, found = (m.model.rotary_emb(like, places) for m in (model, engine._model))
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+    assert {p.dtype for p in engine._model.parameters()} == {torch.bfloat16}
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", ["gpt2", "qwen3"])
 def test_half_precision_is_lean_and_follows_a_change_of_precision(family, dtype):

@@ -154,7 +154,7 @@ def test_hooks_make_it_step_aside():
 
 
 @pytest.mark.parametrize("rope", [{"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}, None])
-def test_angles_that_depend_on_the_length_step_aside(rope):
+def test_angles_that_depend_on_the_length_step_aside(rope, caplog):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -170,11 +170,22 @@ def test_angles_that_depend_on_the_length_step_aside(rope):
     requests = [Request(tuple(range(1, 14)), k) for k in range(3)]
     sampling = Sampling(12, (), greedy=True)
     got, expected = (e.generate(requests, sampling) for e in (engine, EagerEngine(model)))
-    if rope is None:
+    assert [s.token_ids for s in got] == [s.token_ids for s in expected]
+    if rope is None:  # 25 tokens are beyond the 16 up to which the cached keys have the angles of the whole
         assert engine.path == "generic" and "rotary" in engine.reason
+        assert "keeps no cache for this call" in caplog.text and "from 17 on" in caplog.text
+        caplog.clear()
+        engine.generate(requests, Sampling(3, ()))
+        assert not caplog.text
     else:  # within max_position_embeddings a dynamic embedding is a fixed one
         assert engine.path == "lean"
-        assert [s.token_ids for s in got] == [s.token_ids for s in expected]
+
+
+def test_a_cache_that_cannot_be_cut_or_is_not_read_is_not_used(caplog):
+    for family, said in (("mamba", "cannot be used"), ("rwkv", "differ from the model's forward")):
+        with caplog.at_level(logging.WARNING):
+            engine = NativeEngine(make(family))
+        assert engine.path == "whole" and said in engine.reason and said in caplog.text
 
 
 def test_a_window_shorter_than_the_sequences_steps_aside_for_that_call(caplog):

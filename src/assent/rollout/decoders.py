@@ -375,3 +375,15 @@ def window_of(model: Model) -> int | None:
     if window is None or (kinds is not None and "sliding_attention" not in kinds):
         return None
     return int(window)
+
+
+def angles_of(model: Model) -> int | None:
+    """Length up to which rotary angles do not depend on the length of the sequence; None where they never do.
+
+    LongRoPE (Phi-3 and its kin) has two sets of angles, and takes the second for every token of a sequence that is
+    longer. The angles of dynamic scaling change beyond `max_position_embeddings`, which no request may pass.
+    """
+    named = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    sets = [named, *(part for part in named.values() if isinstance(part, dict))]
+    limits = [s["original_max_position_embeddings"] for s in sets if s.get("rope_type") == "longrope"]
+    return min(map(int, limits), default=None)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from assent.errors import AssentError, ContractError, NonFiniteError
 from assent.rollout import generic
+from assent.rollout.agreement import require_agreement
 from assent.rollout.cache import Cache, prefill, step
-from assent.rollout.decoders import Decoder, decoder_of, step_aside, window_of
+from assent.rollout.decoders import Decoder, angles_of, decoder_of, window_of
 from assent.rollout.draw import Draw
 from assent.rollout.recorded import RecordedStep, Recorder, recorder_for
 from assent.rollout.requests import check_requests, positions_of, to_samples, vocabulary_of
@@ -20,11 +21,6 @@ from assent.types import Request, Sample, Sampling
 
 logger = logging.getLogger(__name__)
 
-# Largest difference in log-probability that is put down to rounding when the lean step is compared with the model; in
-# half precision about two units in the last place of a logit of 25, over the `LIKELY` most probable tokens. (A double
-# model is no more exact: Hugging Face computes its norms and angles in float32.)
-TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 0.25}
-LIKELY = 64
 # (steps between two looks at which slots have ended, prompt tokens of one prefill). A CPU is asked for nothing, and
 # 512 tokens keep the activations of a small model in its second-level cache (1024 gives the same rate, 4096 10 % less).
 # A GPU is kept waiting by every look, and needs thousands of tokens to be busy.
@@ -64,7 +60,7 @@ class NativeEngine:
         if slots < 1:
             raise ContractError("an engine needs slots", got=slots, why="it samples in them", fix="set slots >= 1")
         if dtype not in (None, next(model.parameters()).dtype):
-            model = copy.deepcopy(model).to(dtype).requires_grad_(False)
+            model = _copied_to(dtype, model)
         self._model, self._slots = model, slots
         self._weights = Weights(model)
         self._recorder = recorder or recorder_for(next(model.parameters()).device)
@@ -72,6 +68,7 @@ class NativeEngine:
         self._recorded: RecordedStep | None = None
         self._read: Sequence[tuple[Tensor, torch.dtype, torch.device]] = ()
         self._decoder: Decoder | None = None
+        self._cached = True
         self.reason = ""
         self._resolve()
 
@@ -91,13 +88,20 @@ class NativeEngine:
             self.reason = str(error.got)
         except (AttributeError, RuntimeError, TypeError) as error:
             self.reason = f"the lean step failed on it: {error}"
-        if self.reason:
-            logger.warning("native engine takes the generic path: %s", self.reason)
+        if not self.reason:
+            return
+        self._cached = True
+        without = generic.cache_unfit(self._model)
+        if without:
+            self._cached, self.reason = False, f"{self.reason}; {without}"
+        logger.warning("native engine takes the %s path: %s", self.path, self.reason)
 
     @property
     def path(self) -> str:
-        """ "lean" or "generic"."""
-        return "generic" if self._decoder is None else "lean"
+        """ "lean", "generic" or "whole"."""
+        if self._decoder is not None:
+            return "lean"
+        return "generic" if self._cached else "whole"
 
     @property
     def version(self) -> int:
@@ -129,7 +133,7 @@ class NativeEngine:
         with torch.inference_mode():
             draw = Draw.of(sampling, vocabulary, next(self._model.parameters()).device)
             if decoder is None:
-                tokens, logprobs = self._generic(requests, sampling, draw)
+                tokens, logprobs = self._generic(requests, sampling, draw, cached=self._may_cache(longest))
             else:
                 tokens, logprobs = self._lean(decoder, requests, sampling, draw)
             try:
@@ -140,11 +144,26 @@ class NativeEngine:
                 )
                 raise
 
-    def _generic(self, requests: Sequence[Request], sampling: Sampling, draw: Draw) -> tuple[Tensor, Tensor]:
+    def _may_cache(self, longest: int) -> bool:
+        """Not where the model turns the keys of a long sequence by other angles than those that it cached."""
+        steady = angles_of(self._model)
+        if steady is None or longest <= steady:
+            return self._cached
+        logger.warning(
+            "native engine keeps no cache for this call: sequences may reach %d tokens, and from %d on the model turns "
+            "all of their keys by other angles",
+            longest,
+            steady + 1,
+        )
+        return False
+
+    def _generic(
+        self, requests: Sequence[Request], sampling: Sampling, draw: Draw, *, cached: bool
+    ) -> tuple[Tensor, Tensor]:
         training = self._model.training
         self._model.eval()
         try:
-            return generic.generate(self._model, requests, sampling, draw, slots=self._slots)
+            return generic.generate(self._model, requests, sampling, draw, slots=self._slots, cached=cached)
         finally:
             self._model.train(training)
 
@@ -177,12 +196,23 @@ class NativeEngine:
         return self._weights.fingerprint()
 
 
+def _copied_to(dtype: torch.dtype | None, model: nn.Module) -> nn.Module:
+    """A copy in this number type, but for the rotary frequencies: an angle is a frequency times a position, so that one
+    of 8 bits is off by a radian some hundred tokens on. Who loads a folder in half precision has them in full too."""
+    copied = copy.deepcopy(model).to(dtype).requires_grad_(False)
+    for name, buffer in model.named_buffers():
+        if name.endswith("inv_freq"):
+            owner, _, own = name.rpartition(".")
+            setattr(copied.get_submodule(owner), own, buffer.clone())
+    return copied
+
+
 @torch.inference_mode()
 def compare(decoder: Decoder, model: nn.Module) -> None:
     """Lean prefill and decode against the model's forward, on random tokens.
 
     Raises:
-        ContractError: a log-probability differs by more than `TOLERANCE`.
+        ContractError: a log-probability differs by more than `agreement.TOLERANCE`.
     """
     weight, vocabulary = decoder.weight, vocabulary_of(model)
     positions = positions_of(model) or 12
@@ -200,10 +230,4 @@ def compare(decoder: Decoder, model: nn.Module) -> None:
         expected = model(ids, use_cache=False).logits[:, start:]
     finally:
         model.train(training)
-    expected, lean = (x.double().log_softmax(-1) for x in (expected, torch.stack(steps, 1)))
-    if weight.dtype in (torch.float16, torch.bfloat16):  # far down the tail, these are all rounding
-        likely = expected.topk(min(LIKELY, vocabulary)).indices
-        expected, lean = expected.gather(-1, likely), lean.gather(-1, likely)
-    gap = float((lean - expected).abs().max())
-    if not gap <= TOLERANCE.get(weight.dtype, 0.0):
-        raise step_aside(f"its log-probabilities differ from the model's forward by {gap:.2g}")
+    require_agreement(torch.stack(steps, 1), expected, weight.dtype)
