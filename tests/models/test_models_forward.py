@@ -426,3 +426,27 @@ def test_exact_kl_of_models_whose_logits_are_more_than_a_head(causal, other, seq
 def test_exact_kl_without_a_reference_is_refused(causal_models, sequences):
     with pytest.raises(ContractError, match="no reference model"):
         ModelForward(policy=causal_models["gpt2"].model).leashed(sequences)
+
+
+def tiny_llama(**more):
+    config = AutoConfig.for_model("llama", hidden_size=16, intermediate_size=24, num_hidden_layers=1,
+                                  num_attention_heads=2, vocab_size=40, max_position_embeddings=64, **more)  # fmt: skip
+    return AutoModelForCausalLM.from_config(config)
+
+
+def test_a_block_beyond_the_first_angles_of_a_model_with_two_is_refused():
+    """One long neighbour would turn every other sequence of the block by the second set."""
+    ropes = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16,
+             "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}  # fmt: skip
+    forward = ModelForward(policy=tiny_llama(rope_parameters=ropes))
+    short = ([5] * 6, [6] * 6)
+    forward.logprobs(Sequences.of(*([part] * 2 for part in short)))
+    with pytest.raises(ContractError, match="original_max_position_embeddings=16"):
+        forward.logprobs(Sequences.of([short[0], short[0]], [short[1], [6] * 12]))
+
+
+def test_a_trunk_that_is_not_found_is_said():
+    model = tiny_llama()
+    model.base_model_prefix = "elsewhere"  # as of Llama 4's text model: its trunk is then the whole model
+    with pytest.raises(ContractError, match="trunk is not where it says"):
+        ModelForward(policy=model)

@@ -21,8 +21,9 @@ def positions(token_ids_BL: Tensor) -> Tensor:
 
 
 def require_positions(model: PreTrainedModel, length: int) -> None:
-    """Raises ContractError where the model has fewer positions than `length`."""
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    """Raises ContractError where the model has fewer positions than `length`, or reads so long a sequence otherwise."""
+    config = model.config.get_text_config()
+    longest = getattr(config, "max_position_embeddings", None)
     if longest is not None and length > longest:
         raise ContractError(
             "a sequence is longer than the model's positions",
@@ -30,6 +31,16 @@ def require_positions(model: PreTrainedModel, length: int) -> None:
             why="learned positions do not exist there, and rotary ones were never trained there",
             fix="shorten prompt plus response, or take a model with more positions",
         )
+    ropes = getattr(config, "rope_parameters", None) or {}
+    for rope in (ropes, *(r for r in ropes.values() if isinstance(r, dict))):
+        if rope.get("rope_type") == "longrope" and length > rope["original_max_position_embeddings"]:
+            raise ContractError(
+                "a sequence is longer than the first set of angles of this model reaches",
+                got=f"{length} tokens for original_max_position_embeddings={rope['original_max_position_embeddings']}",
+                why="LongRoPE turns a whole block by other angles once its longest sequence is beyond: the "
+                "log-probabilities of the others would hang on their neighbours",
+                fix="shorten prompt plus response, or take a model with one set of angles",
+            )
 
 
 def backbone_states(model: PreTrainedModel, token_ids_BL: Tensor, positions_BL: Tensor | None = None) -> Tensor:
@@ -50,7 +61,14 @@ def backbone_states(model: PreTrainedModel, token_ids_BL: Tensor, positions_BL: 
             position_ids=positions(token_ids_BL) if positions_BL is None else positions_BL,
             use_cache=False,
         )
-    states_BLD: Tensor = outputs.last_hidden_state
+    states_BLD: Tensor | None = getattr(outputs, "last_hidden_state", None)
+    if states_BLD is None:
+        raise ContractError(
+            "the model's trunk is not where it says",
+            got=f"a {type(outputs).__name__} from {type(model).__name__}.base_model",
+            why="heads run on the states before them, which only the trunk gives",
+            fix="take a text model whose class names its trunk (base_model_prefix), as those of most families do",
+        )
     return states_BLD
 
 
