@@ -79,7 +79,8 @@ class NativeEngine:
             a is b and x == y and c == d for (a, x, c), (b, y, d) in zip(now, self._read, strict=True)
         ):
             return
-        self._read, self._decoder, self._cache, self._recorded, self.reason = now, None, None, None, ""
+        self._read, self._decoder, self._cache, self._recorded = now, None, None, None
+        self.reason, self._cached = "", True
         try:
             decoder = decoder_of(self._model)
             compare(decoder, self._model)
@@ -90,7 +91,6 @@ class NativeEngine:
             self.reason = f"the lean step failed on it: {error}"
         if not self.reason:
             return
-        self._cached = True
         without = generic.cache_unfit(self._model)
         if without:
             self._cached, self.reason = False, f"{self.reason}; {without}"
