@@ -2,7 +2,8 @@
 
 `ratios.json` holds what was measured when the path was last changed on purpose, and `python tests/speed/test_guard.py`
 measures it anew. A path fails here when it has lost a third of its lead. Processor time of one thread, median of
-alternating pairs: other work on the machine slows both sides.
+alternating pairs: other work on the machine slows both sides. `flops.json` holds the multiplications of a training
+step, which are the same everywhere, so that a hundredth more fails.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig, LlamaConfig
 
 from assent.algorithms.reward_model import RewardModel
@@ -25,6 +27,7 @@ from assent.rollout.native import NativeEngine
 from assent.types import ComparisonBatch, Request, Sampling, Sequences, TokenBatch
 
 KEPT = Path(__file__).with_name("ratios.json")
+COUNTED = Path(__file__).with_name("flops.json")
 LOSS = 2 / 3
 """Of the kept ratio: what two runs differ by on a busy machine is a tenth of it."""
 
@@ -145,6 +148,21 @@ def test_a_hot_path_keeps_its_lead(name):
     assert found > LOSS * kept, f"{found:.2f} times the plain way; it was {kept:.2f}"
 
 
+def flops(name: str) -> int:
+    """Of the matrix products of one step, which no machine and no neighbour changes."""
+    _, ours = PATHS[name]()
+    with FlopCounterMode(display=False) as counter:
+        ours()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", ["training", "shared_prompts"])
+def test_a_training_step_multiplies_no_more_than_it_did(name):
+    """The head on every position, a padded block, a prompt read for each response: a clock may miss each of them."""
+    kept = json.loads(COUNTED.read_text())[name]
+    assert flops(name) <= 1.01 * kept
+
+
 def test_what_the_head_keeps_for_its_gradient_does_not_grow_with_vocabulary_times_length():
     """Bytes saved by autograd, which do not depend on the machine: the inputs, once one chunk does not hold it all."""
 
@@ -163,6 +181,8 @@ def test_what_the_head_keeps_for_its_gradient_does_not_grow_with_vocabulary_time
 
 if __name__ == "__main__":
     measured = {name: round(ratio(name), 2) for name in PATHS}
+    counted = {name: flops(name) for name in ("training", "shared_prompts")}
     if "--write" in sys.argv:
         KEPT.write_text(json.dumps(measured, indent=1) + "\n")
-    print(measured)
+        COUNTED.write_text(json.dumps(counted, indent=1) + "\n")
+    print(measured, counted)
