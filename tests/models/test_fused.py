@@ -155,7 +155,7 @@ def test_prepared_models_have_it():
 
 
 def test_the_input_and_one_number_a_position_are_kept():
-    """The written-out form keeps the states three times."""
+    """The written-out form keeps the normed states too."""
 
     def kept(norm: torch.nn.Module) -> int:
         slots: list[int] = []
