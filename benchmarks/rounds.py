@@ -1,12 +1,12 @@
 """Three rounds against one with the same labels and episodes, on the embedded domain, over several seeds.
 
-    python benchmarks/rounds.py --seeds 100
-    python benchmarks/rounds.py --seeds 0 1 --start 0
+    python benchmarks/rounds.py --seeds 10 11 12
+    python benchmarks/rounds.py --seeds 0 1 --start 0 --prompts 384 --out few
 
-`recipes/iterated.yaml` with 384 prompts to compare and 15 steps of PPO in each of three rounds, and with 1,152 and 45
-in one round: few labels, so that the reward model's limits show. The settings are the quickstart's, tuned for neither.
-With `--start` all seeds take text and SFT model of one; prompts, labels, reward models and PPO are of each seed. A run
-adds its seeds to those that the results have.
+`recipes/iterated.yaml` with 2,400 prompts to compare and 15 steps of PPO in each of three rounds, and with 7,200 and 45
+in one round: the quickstart's labels and steps, its settings, tuned for neither. With `--start` all seeds take text and
+SFT model of one; prompts, labels, reward models and PPO are of each seed. A run adds its seeds to those that the
+results have, if they were asked as many prompts.
 Writes `benchmarks/results/rounds.{md,json}`: win rates against SFT by the hidden gold judgement on held-out prompts,
 the two against each other, KL, and how well each round's reward model orders the samples of each round's policy.
 """
@@ -41,6 +41,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "rounds"
 RECIPE = ROOT / "recipes" / "iterated.yaml"
 SHARED = ("base", "sft")
+ROUNDS = 3
+EPISODES_A_STEP = 256
 PROMPTS, SAMPLES = 200, 4
 """Held-out prompts and responses to each on which reward models are judged."""
 
@@ -63,7 +65,9 @@ class Shape:
         return [f"rounds={self.rounds}", f"prompts={self.prompts}", f"steps={self.steps}"]
 
 
-THREE, ONE = Shape("three", 3, 384, 15), Shape("one", 1, 1152, 45)
+def shapes(prompts: int, steps: int) -> tuple[Shape, Shape]:
+    """Three rounds of so many prompts and steps, and one round of as many in all."""
+    return Shape("three", ROUNDS, prompts, steps), Shape("one", 1, ROUNDS * prompts, ROUNDS * steps)
 
 
 def run_recipe(folder: Path, seed: int, shape: Shape, start: int | None) -> Path:
@@ -114,8 +118,9 @@ def accuracy(scores: Sequence[float], gold: Sequence[float]) -> float:
     return sum(right) / len(right)
 
 
-def measure(three: Run, one: Run, seed: int, start: int | None) -> Row:
-    """Everything the tables need of one seed."""
+def measure(seed: int, start: int | None, folder: Path, both: tuple[Shape, Shape]) -> Row:
+    """Everything the tables need of one seed, after its two runs."""
+    three, one = (Run.read(run_recipe(folder, seed, shape, start)) for shape in both)
     tasks = domain.tasks(PROMPTS, seed=20_000 + seed, split="held_out")
     policies = {"SFT": three.policy("sft")}
     policies |= {f"round {i}": three.policy(f"round_{i}.ppo") for i in (1, 2, 3)}
@@ -130,7 +135,9 @@ def measure(three: Run, one: Run, seed: int, start: int | None) -> Row:
     return {
         "seed": seed,
         "start": seed if start is None else start,
-        "arms": {shape.name: arm(run, shape) for run, shape in ((three, THREE), (one, ONE))},
+        "prompts": both[0].prompts,
+        "steps": both[0].steps,
+        "arms": {shape.name: arm(run, shape) for run, shape in zip((three, one), both, strict=True)},
         "duel": {how: duel(three, one, seed, greedy=how == "greedy") for how in ("sampled", "greedy")},
         "accuracy": matrix,
     }
@@ -188,22 +195,24 @@ def shown(values: Sequence[float]) -> str:
 def table(rows: Sequence[Row]) -> str:
     """The committed page."""
     seeds = ", ".join(f"{r['seed']} (text and SFT model of seed {r['start']})" for r in rows)
+    three, one = shapes(rows[0]["prompts"], rows[0]["steps"])
     lines = [
         "# Three rounds against one, with the same labels and episodes",
         "",
         f"`python benchmarks/rounds.py`, seeds {seeds}, {datetime.date.today()}, {platform.machine()}, "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}. {THREE.rounds} rounds of {THREE.prompts} prompts "
-        f"to compare (4 responses each) and {THREE.steps} steps of PPO, against one of {ONE.prompts} and {ONE.steps}; "
-        "11,520 episodes either way. Mean and 95 % t interval over seeds, not cut at 1.",
+        f"{os.cpu_count()} cores, Python {platform.python_version()}. {ROUNDS} rounds of "
+        f"{three.prompts:,} prompts to compare (4 responses each) and {three.steps} steps of PPO, against one of "
+        f"{one.prompts:,} and {one.steps}; {one.steps * EPISODES_A_STEP:,} episodes either way. "
+        "Mean and 95 % t interval over seeds, not cut at 1.",
         "",
         "| last accepted policy | three rounds | one round | three − one, by seed | per seed, three / one |",
         "|---|---|---|---|---|",
     ]
     for name in (n for n in rows[0]["arms"]["three"] if n != "rounds"):
-        three, one = ([r["arms"][a][name] for r in rows] for a in ("three", "one"))
-        gaps = [a - b for a, b in zip(three, one, strict=True)]
-        each = ", ".join(f"{a:.3f} / {b:.3f}" for a, b in zip(three, one, strict=True))
-        lines.append(f"| {name} | {shown(three)} | {shown(one)} | {shown(gaps)} | {each} |")
+        left, right = ([r["arms"][a][name] for r in rows] for a in ("three", "one"))
+        gaps = [a - b for a, b in zip(left, right, strict=True)]
+        each = ", ".join(f"{a:.3f} / {b:.3f}" for a, b in zip(left, right, strict=True))
+        lines.append(f"| {name} | {shown(left)} | {shown(right)} | {shown(gaps)} | {each} |")
     for how in ("sampled", "greedy"):
         wins = [r["duel"][how] for r in rows]
         each = ", ".join(f"{w:.3f}" for w in wins)
@@ -217,7 +226,7 @@ def _rounds(rows: Sequence[Row]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        for shape in (THREE, ONE):
+        for shape in shapes(row["prompts"], row["steps"]):
             for i, r in enumerate(row["arms"][shape.name]["rounds"], start=1):
                 accepted = "yes" if r["accepted"] else "**no**"
                 win = f"{r['win_sampled']:.3f} [{r['win_sampled_low']:.3f}, {r['win_sampled_high']:.3f}]"
@@ -245,16 +254,21 @@ def _accuracy(rows: Sequence[Row]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
+    parser.add_argument("--prompts", type=int, default=2400, help="to compare in each of three rounds")
+    parser.add_argument("--steps", type=int, default=15, help="of PPO in each of three rounds")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "rounds")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--start", type=int, help="seed whose text and SFT model all take; each its own by default")
     options = parser.parse_args()
     known = options.out.with_suffix(".json")
     rows = {row["seed"]: row for row in (json.loads(known.read_text()) if known.exists() else [])}
+    asked = {"prompts": options.prompts, "steps": options.steps}
+    if other := [r["seed"] for r in rows.values() if {k: r.get(k) for k in asked} != asked]:
+        parser.error(f"{known} has seeds {other} of other prompts or steps than {asked}; name another --out")
+    both = shapes(options.prompts, options.steps)
     for seed in options.seeds:
-        three, one = (Run.read(run_recipe(options.folder, seed, shape, options.start)) for shape in (THREE, ONE))
-        rows[seed] = measure(three, one, seed, options.start)
+        rows[seed] = measure(seed, options.start, options.folder, both)
         write(list(rows.values()), options.out)
     print(table(list(rows.values())))
 
