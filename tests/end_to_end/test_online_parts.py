@@ -210,3 +210,47 @@ def test_the_average_of_the_policy_is_what_is_saved(start):
 def test_what_cannot_be_meant_is_refused(overrides, says):
     with pytest.raises(ConfigError, match=says):
         parse_recipe(TINY, TABLE, [f"stages.ppo.{o}" for o in overrides])
+
+
+# ------------------------------------------------------------------------------------------------ what is sampled from
+
+
+def test_restricted_sampling_is_scored_as_it_was_sampled_and_stop_strings_end_a_text(start):
+    """The same few tokens before and after, with a lag too; scorers and samples see the text before the string."""
+    import judge_of_parts
+
+    seen = []
+    judge_of_parts.even = lambda rollout: seen.append(rollout) or float(len(rollout.text))
+    generation = "generation={max_new_tokens: 12, top_k: 20, top_p: 0.9, stop_strings: ['e', ' a']}"
+    folder, lines = tuned(start, "few", generation, "skip_checks=[]")
+    assert all(line["sampler/gap_max"] < 1e-4 for line in lines)
+    sampled = [json.loads(line)["response"] for line in (folder / "samples.jsonl").read_text().splitlines()]
+    texts = [r.text for r in seen] + sampled
+    assert sampled and not any("e" in text or " a" in text for text in texts)
+    assert any(r.ended for r in seen) and all(1 <= n <= 20 for r in seen for n in r.kept.counts)
+    assert sum(line["response/ended"] for line in lines) > 0
+    _, late = tuned(start, "late", generation, "lag=1", "algorithm={name: rloo, importance_cap: 2.0}", "exact_kl=true")
+    assert all(1e-6 < line["sampler/gap_max"] < 5 for line in late[1:]), "another policy, among the same tokens"
+
+
+def test_what_a_stop_string_ended_is_read_by_the_reward_model_as_a_text_that_ended(start):
+    from assent.models.folders import load_causal, save_scalar, scalar_from_causal
+    from assent.models.tokenizer import encode_prompt, encode_response, text_of
+    from assent.stages.scorers.reward_model import folder_scorer
+    from assent.types import Prompt, Rollout, Sequences
+
+    policy = load_causal(str(start / "policy"))
+    prompt = encode_prompt(policy.tokenizer, "Is the kettle new?")
+    ids = encode_response(policy.tokenizer, "Yes, gladly")
+    save_scalar(start / "judge", scalar_from_causal(policy, seed=0), golden=Sequences.of([prompt], [ids]))
+    judge = folder_scorer("judge", str(start / "judge"), policy)
+    asked = Prompt("a", "Is the kettle new?", tuple(prompt))
+    more = tuple(policy.tokenizer.encode("Yes, gladly. Human:", add_special_tokens=False))
+    said = [
+        Rollout(asked, tuple(ids), (0.0,) * len(ids), True, "Yes, gladly", 0),
+        Rollout(asked, more, (0.0,) * len(more), True, "Yes, gladly", 0),
+        Rollout(asked, more, (0.0,) * len(more), False, text_of(policy.tokenizer)(more), 0),
+    ]
+    (whole,), (stopped,), (cut,) = judge.score(said)
+    assert stopped.value == pytest.approx(whole.value, abs=1e-6) and stopped.index == len(more) - 1
+    assert cut.value != pytest.approx(whole.value, abs=1e-4)

@@ -271,3 +271,47 @@ def test_linear_refuses(change, message):
     hidden, weight, _, tokens = case(dtype=torch.float32)
     with pytest.raises(ValueError, match=message):
         lp.linear_token_logprobs(**{"hidden_BTD": hidden, "weight_VD": weight, "tokens_BT": tokens} | change)
+
+
+def some_kept(tokens, v, *, seed=0):
+    """For each position a few tokens with its own among them, or none at all for all of them."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for i, token in enumerate(tokens.tolist()):
+        others = torch.randperm(v, generator=generator)[: i % 4].tolist()
+        rows.append(sorted({token, *others}) if i % 5 else [])
+    counts = torch.tensor([len(r) for r in rows])
+    ids = torch.tensor([x for r in reversed(rows) for x in r])  # in any order, as long as `start` says where
+    start = counts.flip(0).cumsum(0).flip(0) - counts
+    return rows, lp.KeptTokens(ids, start, counts)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_among_kept_tokens_values_and_gradients_are_those_of_the_plain_softmax_over_them(chunk):
+    hidden, weight, offset, tokens = case()
+    rows, kept = some_kept(tokens, len(weight))
+    logprobs, entropy = lp.linear_token_logprobs_and_entropy(
+        hidden, weight, tokens, temperature=0.7, chunk=chunk, bias_V=offset, kept=kept
+    )
+    expected, spread = [], []
+    for i, row in enumerate(rows):
+        among = torch.tensor(row or range(len(weight)))
+        table = ((hidden[i] @ weight[among].T + offset[among]) / 0.7).log_softmax(-1)
+        expected.append(table[among.tolist().index(int(tokens[i]))])
+        spread.append(-(table.exp() * table).sum())
+    torch.testing.assert_close(logprobs, torch.stack(expected))
+    torch.testing.assert_close(entropy, torch.stack(spread))
+    pull = torch.linspace(-1, 1, len(tokens), dtype=torch.float64)
+    got = torch.autograd.grad((pull * logprobs + pull.flip(0) * entropy).sum(), (hidden, weight, offset))
+    wanted = torch.autograd.grad(
+        (pull * torch.stack(expected) + pull.flip(0) * torch.stack(spread)).sum(), (hidden, weight, offset)
+    )
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_kept_tokens_of_other_positions_are_refused():
+    hidden, weight, _, tokens = case()
+    _, kept = some_kept(tokens, len(weight))
+    with pytest.raises(ValueError, match="its own kept tokens"):
+        lp.linear_token_logprobs(hidden, weight, tokens, kept=kept.rows(slice(3)))

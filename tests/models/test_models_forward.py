@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from array import array
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ from assent.models.prepare import (
     read_through_head,
     read_whole_logits,
 )
-from assent.types import Sequences
+from assent.types import Kept, KeptBlock, Sequences
 
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
 
@@ -450,3 +451,64 @@ def test_a_trunk_that_is_not_found_is_said():
     model.base_model_prefix = "elsewhere"  # as of Llama 4's text model: its trunk is then the whole model
     with pytest.raises(ContractError, match="trunk is not where it says"):
         ModelForward(policy=model)
+
+
+# ------------------------------------------------------------------------------------------------ kept tokens
+
+
+def kept_of(responses, *, vocabulary=300, unrestricted=()):
+    """For each response which tokens could be drawn at each place: its own and a few others; None for some rows."""
+    generator = torch.Generator().manual_seed(4)
+    sets = [
+        [sorted({t, *torch.randint(vocabulary, (1 + i % 3,), generator=generator).tolist()}) for i, t in enumerate(r)]
+        for r in responses
+    ]
+    records = [
+        None if row in unrestricted else Kept(array("i", map(len, of_row)), array("i", [t for k in of_row for t in k]))
+        for row, of_row in enumerate(sets)
+    ]
+    return sets, records
+
+
+def restricted(sequences, records):
+    return dataclasses.replace(sequences, kept=KeptBlock.of(records).padded(sequences.mask_BT.shape[1]))
+
+
+@pytest.mark.parametrize("reader", [None, read_whole_logits])
+def test_among_kept_tokens_logprobs_entropy_and_exact_kl_are_those_of_each_sequence_alone(
+    causal, other, rows, sequences, reader
+):
+    sets, records = kept_of(rows[1], unrestricted=(1,))
+    model = copy.deepcopy(causal.model)
+    if reader is not None:
+        vars(model)["assent_reader"] = reader
+    forward = ModelForward(policy=model, reference=other, temperature=0.7)
+    outputs = forward.leashed(restricted(sequences, records))
+    for b, (prompt, response) in enumerate(zip(*rows, strict=True)):
+        ids = torch.tensor([[*prompt, *response]])
+        p, q = (m(ids).logits[0].double() / 0.7 for m in (causal.model, other))
+        for t, token in enumerate(response):
+            among = list(range(300)) if records[b] is None else sets[b][t]
+            at = len(prompt) - 1 + t
+            ours, theirs = p[at, among].log_softmax(-1), q[at, among].log_softmax(-1)
+            expected = (ours[among.index(token)], -(ours.exp() * ours).sum(), (ours.exp() * (ours - theirs)).sum())
+            got = (outputs.logprobs_BT[b, t], outputs.entropy_BT[b, t], outputs.kl_BT[b, t])
+            torch.testing.assert_close(torch.stack(got).double(), torch.stack(expected), rtol=1e-3, atol=3e-5)
+
+
+def test_kept_tokens_follow_their_rows_through_micro_batches(causal, rows, sequences):
+    _, records = kept_of(rows[1], unrestricted=(2,))
+    whole = restricted(sequences, records)
+    expected = token_logprobs(causal.model, whole, temperature=1.0)
+    (again,) = in_blocks(lambda s: (token_logprobs(causal.model, s, temperature=1.0),), whole, block_tokens=12)
+    torch.testing.assert_close(again, expected, **TOLERANCE)
+    twice = whole.select(torch.tensor([3, 1, 3])).select(torch.tensor([2, 1]))
+    torch.testing.assert_close(
+        token_logprobs(causal.model, twice, temperature=1.0), expected[[3, 1], : twice.mask_BT.shape[1]], **TOLERANCE
+    )
+    assert (expected != token_logprobs(causal.model, sequences, temperature=1.0)).any(1).tolist() == [
+        True,
+        True,
+        False,
+        True,
+    ]

@@ -1,7 +1,9 @@
 """Dynamic sampling and sampling ahead: what a step holds, what it asked for, and that a kill changes neither."""
 
 import io
+from array import array
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from assent.rollout.dynamic import DynamicDrawing
 from assent.rollout.source import PromptSource
 from assent.stages.online.sampling import DynamicSampling, asked_once, build_source
 from assent.train.weighing import WeightedScorer, ask
-from assent.types import JudgedRollout, Mean, NoScore, Prompt, Sample, Sampling, ScoreEvent
+from assent.types import JudgedRollout, Kept, Mean, NoScore, Prompt, Sample, Sampling, ScoreEvent
 
 PROMPTS = [Prompt(f"p{i}", f"text {i}", (i + 1, 2)) for i in range(7)]
 
@@ -262,10 +264,21 @@ def test_the_answers_survive_a_state_with_rollouts_that_wait():
 def test_a_reason_for_no_score_survives_a_state():
     rollout = plain(Echo()).rollouts(0)[0]
     judged = JudgedRollout(
-        *(getattr(rollout, name) for name in rollout.__slots__), (("a", NoScore("timeout")), ("b", ()))
+        **{name: getattr(rollout, name) for name in rollout.__slots__}, answers=(("a", NoScore("timeout")), ("b", ()))
     )
     state = drawn_to_state(Drawn([judged], {}))
     (again,) = drawn_from_state(state, {p.id: p for p in PROMPTS}, str).rollouts
     assert again == judged and again.answers[0][1].reason == "timeout"
     assert AskedOnce(Judge()).score([again])  # nobody named `judge` has answered
     assert AskedOnce(Judge()).metrics() == {}
+
+
+def test_what_was_kept_survives_a_state():
+    """Under a policy that has moved on, the tokens that could be drawn cannot be found again."""
+    plain_one = plain(Echo()).rollouts(0)[0]
+    counts = array("i", [1 + t % 2 for t in range(len(plain_one.token_ids))])
+    rollout = replace(plain_one, kept=Kept(counts, array("i", range(sum(counts)))))
+    torch.save(drawn_to_state(Drawn([rollout, plain_one], {})), buffer := io.BytesIO())
+    buffer.seek(0)
+    state = torch.load(buffer, weights_only=True)
+    assert drawn_from_state(state, {p.id: p for p in PROMPTS}, str).rollouts == [rollout, plain_one]

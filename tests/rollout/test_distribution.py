@@ -8,7 +8,7 @@ import pytest
 import torch
 from rollout_models import make
 
-from assent.rollout.draw import Draw, inverse_cdf
+from assent.rollout.draw import NUCLEUS, Draw, inverse_cdf, kept_tokens
 from assent.rollout.eager import EagerEngine
 from assent.rollout.native import NativeEngine
 from assent.rollout.randomness import derive_seed, uniforms
@@ -24,6 +24,10 @@ def enumerate_two_tokens(model, prompt, sampling):
         with torch.no_grad():
             logits = model.eval()(torch.tensor([ids]), use_cache=False).logits[0, -1].double() / sampling.temperature
         allowed = [v for v in range(len(logits)) if t >= sampling.min_new_tokens or v not in sampling.stop_token_ids]
+        allowed = sorted(allowed, key=lambda v: -logits[v])[: sampling.top_k or None]
+        below = [math.exp(logits[v]) for v in allowed]
+        needed = [sum(below[:i]) < sampling.top_p * sum(below) for i in range(len(allowed))]
+        allowed = [v for v, needs in zip(allowed, needed, strict=True) if needs]
         total = sum(math.exp(logits[v]) for v in allowed)
         return {v: math.exp(logits[v]) / total for v in allowed}
 
@@ -44,7 +48,14 @@ def chi_square_tail(statistic, freedom):
 @pytest.mark.parametrize("family", ["eager", "gpt2", "llama", "neox"])
 @pytest.mark.parametrize(
     "sampling",
-    [Sampling(2, (0,)), Sampling(2, (0, 2), temperature=2.5, min_new_tokens=1), Sampling(2, (), temperature=0.8)],
+    [
+        Sampling(2, (0,)),
+        Sampling(2, (0, 2), temperature=2.5, min_new_tokens=1),
+        Sampling(2, (), temperature=0.8),
+        Sampling(2, (0,), top_k=3),
+        Sampling(2, (), top_p=0.7, temperature=2.0),
+        Sampling(2, (1,), top_k=3, top_p=0.8),
+    ],
 )
 def test_first_two_tokens_follow_the_exact_distribution(family, sampling):
     model = make("llama" if family == "eager" else family, vocabulary=4, seed=3)
@@ -104,7 +115,7 @@ def test_all_stop_tokens_are_impossible_before_the_minimum():
     sampling = Sampling(5, (0, 2), min_new_tokens=2)
     draw = Draw.of(sampling, 4, torch.device("cpu"))
     logits = torch.tensor([[9.0, 0.0, 9.0, 0.0]] * 2)
-    tokens, logprobs = draw(logits, torch.tensor([0.1, 0.1]), torch.tensor([True, False]))
+    tokens, logprobs, _ = draw(logits, torch.tensor([0.1, 0.1]), torch.tensor([True, False]))
     assert tokens.tolist() == [1, 0]
     assert logprobs[0].item() == pytest.approx(math.log(0.5))
     assert logprobs[1].item() == pytest.approx(-math.log(2 + 2 * math.exp(-9)), abs=1e-6)
@@ -116,6 +127,23 @@ def test_a_vocabulary_wide_enough_for_blocks_gives_the_oracles_tokens():
     sampling = Sampling(4, (1,), temperature=0.7)
     got, expected = (e.generate(requests, sampling) for e in (NativeEngine(model), EagerEngine(model)))
     assert [s.token_ids for s in got] == [s.token_ids for s in expected]
+
+
+def test_a_flat_nucleus_wider_than_the_first_look_is_kept_whole():
+    logits = torch.randn(3, 30_000, generator=torch.Generator().manual_seed(0)) * torch.tensor([[0.1], [1.0], [6.0]])
+    kept = kept_tokens(logits.clone(), 0, 0.9)
+    p = torch.softmax(logits.double(), -1)
+    for row in range(3):
+        share, smallest = float(p[row, kept[row]].sum()), float(p[row, kept[row]].min())
+        assert share >= 0.9 - 1e-5 and share - smallest < 0.9 + 1e-5
+        assert smallest >= float(p[row, ~kept[row]].max())
+    assert kept.sum(1)[0] > NUCLEUS * 64 and kept.sum(1)[2] < NUCLEUS * 8
+
+
+def test_equally_probable_tokens_are_kept_together():
+    logits = torch.tensor([[1.0, 2.0, 2.0, 2.0, 0.0]])
+    for top_k, top_p in ((2, 1.0), (0, 0.4)):
+        assert kept_tokens(logits, top_k, top_p).tolist() == [[False, True, True, True, False]]
 
 
 def test_streams_are_uniform_independent_and_fixed_for_ever():

@@ -10,7 +10,7 @@ from assent.errors import AssentError, ConfigError, ContractError, NonFiniteErro
 from assent.protocols import Engine
 from assent.rollout.eager import EagerEngine
 from assent.rollout.native import NativeEngine
-from assent.types import Request, Sampling, Sequences
+from assent.types import Request, Sampling, Sequences, StopStrings
 
 VOCABULARY = 29
 LEAN = ["gpt2", "llama", "llama3", "qwen2", "qwen3", "mistral"]
@@ -41,6 +41,14 @@ def requests_of(lengths, *, seed=0, samples=1):
 RAGGED = (1, 2, 7, 7, 13, 5, 1, 4)
 
 
+def kept_at_each(sample):
+    """Sets of the tokens that could be drawn; none where nothing was recorded."""
+    if sample.kept is None:
+        return []
+    ids = iter(sample.kept.ids)
+    return [{next(ids) for _ in range(n)} for n in sample.kept.counts]
+
+
 def recomputed(model, requests, samples, sampling):
     """Log-probabilities of the sampled tokens, by one forward over prompt and response together."""
     model.eval()
@@ -52,6 +60,8 @@ def recomputed(model, requests, samples, sampling):
             logits = logits / sampling.temperature
             for t in range(min(sampling.min_new_tokens, len(logits))):
                 logits[t, list(sampling.stop_token_ids)] = -torch.inf
+            for t, kept in enumerate(kept_at_each(sample)):
+                logits[t, [v for v in range(VOCABULARY) if v not in kept]] = -torch.inf
             chosen = torch.tensor(sample.token_ids)[:, None]
             rows.append(logits.log_softmax(-1).gather(1, chosen)[:, 0].tolist())
     model.train()
@@ -65,6 +75,9 @@ def recomputed(model, requests, samples, sampling):
         Sampling(9, STOPS, temperature=0.6, min_new_tokens=3),
         Sampling(9, STOPS, temperature=1.7, greedy=True, min_new_tokens=2),
         Sampling(1, ()),
+        Sampling(9, STOPS, top_k=4),
+        Sampling(9, STOPS, temperature=1.4, top_p=0.8, min_new_tokens=3),
+        Sampling(9, STOPS, top_k=6, top_p=0.7, greedy=True),
     ],
 )
 def test_logprobs_are_those_of_the_models_forward(pair, sampling):
@@ -85,10 +98,67 @@ def test_tokens_are_the_oracles(pair, greedy):
     assert [s.ended for s in got] == [s.ended for s in expected]
 
 
+RESTRICTED = [
+    Sampling(12, STOPS, top_k=3),
+    Sampling(12, STOPS, top_p=0.6, temperature=1.3, min_new_tokens=2),
+    Sampling(12, STOPS, top_k=8, top_p=0.9, min_new_tokens=1),
+    Sampling(12, STOPS, top_k=500, top_p=0.5, greedy=True),
+]
+
+
+@pytest.mark.parametrize("sampling", RESTRICTED)
+def test_what_is_kept_is_what_the_oracle_keeps(pair, sampling):
+    engine, model = pair
+    requests = requests_of(RAGGED, seed=8, samples=2)
+    got, expected = engine.generate(requests, sampling), EagerEngine(model).generate(requests, sampling)
+    assert [s.token_ids for s in got] == [s.token_ids for s in expected]
+    assert [s.kept for s in got] == [s.kept for s in expected]
+    for sample in got:
+        kept = kept_at_each(sample)
+        assert len(kept) == len(sample.token_ids) and all(t in k for t, k in zip(sample.token_ids, kept, strict=True))
+        assert not any(set(STOPS) & k for k in kept[: sampling.min_new_tokens])
+        assert sampling.top_k == 0 or all(len(k) <= sampling.top_k for k in kept)
+    assert any(len(k) > 1 for s in got for k in kept_at_each(s))
+
+
+def test_one_token_kept_is_greedy_and_certain(pair):
+    engine, _ = pair
+    requests = requests_of(RAGGED, seed=9)
+    one, greedy = (engine.generate(requests, s) for s in (Sampling(8, STOPS, top_k=1), Sampling(8, STOPS, greedy=True)))
+    assert [s.token_ids for s in one] == [s.token_ids for s in greedy]
+    assert {x for s in one for x in s.logprobs} == {0.0}
+
+
+def letters(ids):
+    """Two letters a token, so that a string may begin or end within one."""
+    return "".join(chr(97 + i % 5) + chr(97 + i // 5) for i in ids)
+
+
+@pytest.mark.parametrize("strings", [("ba",), ("cbd", "ee"), ("aaaaaa", "d")])
+def test_a_response_ends_with_the_token_that_completes_a_stop_string(pair, strings):
+    engine, model = pair
+    stop = StopStrings(strings, letters)
+    sampling, requests = Sampling(14, STOPS, stop=stop, top_k=20), requests_of((3, 5) * 12, seed=10)
+    samples = engine.generate(requests, sampling)
+    by_string = 0
+    for sample, free in zip(samples, engine.generate(requests, Sampling(14, STOPS, top_k=20)), strict=True):
+        text, before = letters(sample.token_ids), letters(sample.token_ids[:-1])
+        assert free.token_ids[: len(sample.token_ids)] == sample.token_ids
+        assert not any(s in before for s in strings)
+        has = any(s in text for s in strings)
+        assert sample.ended == (has or sample.token_ids[-1] in STOPS)
+        assert has or sample.token_ids == free.token_ids
+        assert len(sample.kept.counts) == len(sample.token_ids)
+        by_string += has
+        assert stop.cut(text) == text[: min([text.find(s) for s in strings if s in text], default=len(text))]
+    assert by_string > 3
+    assert [s.token_ids for s in samples] == [s.token_ids for s in EagerEngine(model).generate(requests, sampling)]
+
+
 def test_neighbours_change_nothing(pair):
     engine, model = pair
     requests = requests_of((*RAGGED, 3, 3, 9, 6), seed=2, samples=2)
-    sampling = Sampling(10, STOPS)
+    sampling = Sampling(10, STOPS, top_p=0.9, stop=StopStrings(("ba",), letters))
     together = engine.generate(requests, sampling)
     alone = [engine.generate([r], sampling)[0] for r in requests]
     order = list(range(len(requests)))
@@ -99,7 +169,7 @@ def test_neighbours_change_nothing(pair):
         others += [NativeEngine(model, slots=n).generate(requests, sampling) for n in (1, 3, 64)]
     for other in others:
         for a, b in zip(together, other, strict=True):
-            assert a.token_ids == b.token_ids and a.ended == b.ended
+            assert a.token_ids == b.token_ids and a.ended == b.ended and a.kept == b.kept
             assert a.logprobs == pytest.approx(b.logprobs, abs=1e-5)
 
 

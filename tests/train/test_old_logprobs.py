@@ -95,7 +95,7 @@ def test_one_token_of_those_that_are_read_is_enough_to_read_all():
 # ------------------------------------------------------------------------------------------ models, engine, learner
 
 
-def parts(algorithm, folder, *, engine_temperature: float = 0.8):
+def parts(algorithm, folder, *, engine_temperature: float = 0.8, **restriction):
     torch.manual_seed(0)
     shape = dict(n_layer=2, n_embd=32, n_head=4, vocab_size=64, n_positions=64, initializer_range=0.2)
     still = dict(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
@@ -117,7 +117,7 @@ def parts(algorithm, folder, *, engine_temperature: float = 0.8):
     source = PromptSource(
         [Prompt(f"{i}", "x", tuple(range(2, 5 + i))) for i in range(6)],
         NativeEngine(policy, slots=8),
-        Sampling(16, (1,), engine_temperature),
+        Sampling(16, (1,), engine_temperature, **restriction),
         prompts_per_step=6,
         samples_per_prompt=4,
         steps=9,
@@ -181,3 +181,26 @@ def test_an_engine_at_another_temperature_is_not_believed(tmp_path):
     assert scored.metrics["sampler/taken"].value == 0.0
     with torch.no_grad():
         assert torch.allclose(scored.old_logprobs_BT, forward.logprobs(scored.sequences), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "restriction", [{"top_k": 1}, {"top_k": 5}, {"top_p": 0.7}, {"top_k": 12, "top_p": 0.8, "min_new_tokens": 3}]
+)
+def test_what_was_drawn_from_a_few_tokens_is_scored_among_them(restriction, tmp_path):
+    algorithm = PPO(epochs=1)
+    learner, source, scoring, forward = parts(algorithm, tmp_path, **restriction)
+    rollouts = source.rollouts(0)
+    scored = scoring(rollouts)
+    assert scored.metrics["sampler/gap_max"].value < 1e-5 and scored.metrics["sampler/taken"].value > 0.7
+    with torch.no_grad():
+        old, entropy = forward.tokens(scored.sequences).logprobs_BT, forward.tokens(scored.sequences).entropy_BT
+        everywhere = forward.logprobs(replace(scored.sequences, kept=None))
+    mask = scored.mask_BT
+    assert (old - scored.old_logprobs_BT)[mask].abs().max() < 1e-5
+    assert (old - everywhere)[mask].min() >= -1e-6 and (old - everywhere)[mask].mean() > 0.1, "fewer to choose from"
+    sizes = [n for r in rollouts for n in r.kept.counts]
+    assert torch.all(entropy[mask] <= torch.tensor(sizes).log() + 1e-4), "no more than that of equal chances"
+    certain = torch.tensor(sizes) == 1
+    assert torch.where(certain, scored.ref_logprobs_BT[mask], 0.0).abs().max() < 1e-6, "there the reference is as sure"
+    metrics = learner.update(algorithm.experience(scored), algorithm)
+    assert metrics["val/ratio"].value == pytest.approx(1, abs=1e-5)

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from assent.functional import _guards
 from assent.functional._precision import as_float, clamp_log_ratio
-from assent.functional.logprobs import chunk_of
+from assent.functional.logprobs import KeptTokens, chunk_of
 
 
 def _log_ratio(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
@@ -130,6 +130,7 @@ def linear_exact(
     chunk: int | None = None,
     bias_V: Tensor | None = None,
     ref_bias_V: Tensor | None = None,
+    kept: KeptTokens | None = None,
 ) -> Tensor:
     """`exact` of two language-model heads on their hidden states, the logits divided by the temperature, without ever
     holding the logits of all positions.
@@ -145,6 +146,8 @@ def linear_exact(
         temperature: positive, the same for both.
         chunk: positions at a time; None takes as many as `logprobs.linear_token_logprobs` does.
         bias_V, ref_bias_V: of the heads, if they have one.
+        kept: the tokens that each position could draw from, `[...]` flattened: the divergence is that of both
+            distributions among them. All tokens when None.
 
     Returns:
         `[...]`, nats, float32 at least.
@@ -168,12 +171,13 @@ def linear_exact(
     _guards.count("chunk", chunk)
     hidden_ND, ref_hidden_NE = hidden_BTD.flatten(0, -2), ref_hidden_BTE.detach().flatten(0, -2)
     ref_weight_VE, ref_bias_V = ref_weight_VE.detach(), None if ref_bias_V is None else ref_bias_V.detach()
+    chunks = [slice(start, start + chunk) for start in range(0, max(1, len(hidden_ND)), chunk)]
     parts = [
         checkpoint(
-            _chunk_exact, hidden_CD, weight_VD, bias_V, ref_hidden_CE, ref_weight_VE, ref_bias_V, temperature,
-            use_reentrant=False, preserve_rng_state=False,
+            _chunk_exact, hidden_ND[rows], weight_VD, bias_V, ref_hidden_NE[rows], ref_weight_VE, ref_bias_V,
+            temperature, None if kept is None else kept.rows(rows), use_reentrant=False, preserve_rng_state=False,
         )
-        for hidden_CD, ref_hidden_CE in zip(hidden_ND.split(chunk), ref_hidden_NE.split(chunk), strict=True)
+        for rows in chunks
     ]  # fmt: skip
     return torch.cat(parts).view(hidden_BTD.shape[:-1])
 
@@ -199,7 +203,10 @@ def _chunk_exact(
     ref_weight_VE: Tensor,
     ref_bias_V: Tensor | None,
     temperature: float,
+    kept: KeptTokens | None,
 ) -> Tensor:
     logits_CV = as_float(F.linear(hidden_CD, weight_VD, bias_V)) / temperature
     ref_logits_CV = as_float(F.linear(ref_hidden_CE, ref_weight_VE, ref_bias_V)) / temperature
+    if kept is not None:
+        logits_CV, ref_logits_CV = kept.restrict(logits_CV), kept.restrict(ref_logits_CV)
     return exact(logits_CV, ref_logits_CV)

@@ -5,7 +5,7 @@ temperature that the tokens were sampled at, in the policy and in the reference 
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,33 @@ SMALLEST_CHUNK = 32
 # cross_entropy answers 0 for its ignore_index (-100 if not told); no token may be ignored here.
 NEVER_A_TOKEN = torch.iinfo(torch.int64).min
 NO_LOGPROB = -1e4  # stands for -inf where it would meet a 0: exp of it is exactly 0, and 0 times it is 0 and not nan
+
+
+class KeptTokens(NamedTuple):
+    """The tokens that N positions could draw from, where top-k or top-p left the others out.
+
+    Args:
+        ids_M: int64, tokens of all positions, those of a position side by side.
+        start_N: int64, where in `ids_M` those of each position begin.
+        count_N: int64, how many it has; 0 where every token could be drawn.
+    """
+
+    ids_M: Tensor
+    start_N: Tensor
+    count_N: Tensor
+
+    def rows(self, rows: slice | Tensor) -> "KeptTokens":
+        """Of the named positions."""
+        return KeptTokens(self.ids_M, self.start_N[rows], self.count_N[rows])
+
+    def restrict(self, logits_NV: Tensor) -> Tensor:
+        """The logits, with -inf for tokens that could not be drawn: their probability is 0, and so is its gradient."""
+        ends = self.count_N.cumsum(0)
+        row_M = torch.arange(len(self.count_N), device=ends.device).repeat_interleave(self.count_N)
+        within_M = torch.arange(len(row_M), device=ends.device) - (ends - self.count_N)[row_M]
+        allowed_NV = (self.count_N == 0)[:, None].expand(logits_NV.shape).contiguous()
+        allowed_NV[row_M, self.ids_M[self.start_N[row_M] + within_M]] = True
+        return logits_NV.masked_fill(~allowed_NV, -torch.inf)
 
 
 def token_logprobs(logits_BTV: Tensor, tokens_BT: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -73,6 +100,7 @@ def linear_token_logprobs(
     temperature: float = 1.0,
     chunk: int | None = None,
     bias_V: Tensor | None = None,
+    kept: KeptTokens | None = None,
 ) -> Tensor:
     """`token_logprobs(hidden @ weight^T + bias, tokens)` without ever holding the logits of all positions.
 
@@ -89,6 +117,8 @@ def linear_token_logprobs(
         chunk: positions at a time. None takes as many as keep 2^22 logits alive on a CPU (16 MiB in float32), and on a
             GPU a 128th of its memory in float32, at most 2^27 (512 MiB); but at least 32.
         bias_V: of the head, if it has one.
+        kept: the tokens that each of the N positions could draw from, `[...]` flattened; all of them when None. Both
+            values and gradients are then those of the distribution among them.
 
     Returns:
         `[...]`, nats, float32 at least. Half-precision input is multiplied as it is and raised before the softmax, as
@@ -97,7 +127,7 @@ def linear_token_logprobs(
     Raises:
         ValueError: shapes do not fit, the temperature is not positive, chunk < 1, a token is outside [0, V) (on CPU).
     """
-    logprobs_N, _ = _linear(hidden_BTD, weight_VD, bias_V, tokens_BT, temperature, chunk, with_entropy=False)
+    logprobs_N, _ = _linear(hidden_BTD, weight_VD, bias_V, tokens_BT, temperature, chunk, kept, with_entropy=False)
     return logprobs_N.view(tokens_BT.shape)
 
 
@@ -109,6 +139,7 @@ def linear_token_logprobs_and_entropy(
     temperature: float = 1.0,
     chunk: int | None = None,
     bias_V: Tensor | None = None,
+    kept: KeptTokens | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`linear_token_logprobs` and the entropy of each position's distribution, in the same pass; both carry gradients.
 
@@ -117,7 +148,9 @@ def linear_token_logprobs_and_entropy(
     Returns:
         (logprobs, entropy), `[...]` each, nats.
     """
-    logprobs_N, entropy_N = _linear(hidden_BTD, weight_VD, bias_V, tokens_BT, temperature, chunk, with_entropy=True)
+    logprobs_N, entropy_N = _linear(
+        hidden_BTD, weight_VD, bias_V, tokens_BT, temperature, chunk, kept, with_entropy=True
+    )
     return logprobs_N.view(tokens_BT.shape), entropy_N.view(tokens_BT.shape)
 
 
@@ -185,6 +218,7 @@ def _linear(
     tokens_BT: Tensor,
     temperature: float,
     chunk: int | None,
+    kept: KeptTokens | None,
     *,
     with_entropy: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -201,6 +235,12 @@ def _linear(
     device = hidden_BTD.device.type
     chunk = chunk_of(hidden_BTD, size_V) if chunk is None else chunk
     _guards.count("chunk", chunk)
+    if kept is not None and len(kept.count_N) != tokens_BT.numel():
+        _guards.refuse(
+            "each position needs its own kept tokens",
+            got=f"{len(kept.count_N)} for {tokens_BT.numel()} tokens",
+            fix="give a count of 0 to positions that could draw every token",
+        )
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
     else:
@@ -213,13 +253,17 @@ def _linear(
             tokens_BT.flatten(),
             temperature,
             chunk,
+            kept,
             with_entropy,
         )
     return result
 
 
-def _chunk_logprobs(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float) -> Tensor:
-    return F.log_softmax(_tempered(as_float(F.linear(hidden_ND, weight_VD, bias_V)), temperature), dim=-1)
+def _chunk_logprobs(
+    hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float, kept: KeptTokens | None
+) -> Tensor:
+    logits_NV = _tempered(as_float(F.linear(hidden_ND, weight_VD, bias_V)), temperature)
+    return F.log_softmax(logits_NV if kept is None else kept.restrict(logits_NV), dim=-1)
 
 
 class _LinearLogprobs(torch.autograd.Function):
@@ -234,6 +278,7 @@ class _LinearLogprobs(torch.autograd.Function):
         tokens_N: Tensor,
         temperature: float,
         chunk: int,
+        kept: KeptTokens | None,
         with_entropy: bool,
     ) -> tuple[Tensor, Tensor]:
         size_N = hidden_ND.shape[0]
@@ -242,7 +287,8 @@ class _LinearLogprobs(torch.autograd.Function):
         kept_NV = None
         for start in range(0, size_N, chunk):
             rows = slice(start, start + chunk)
-            logprobs_CV = _chunk_logprobs(hidden_ND[rows], weight_VD, bias_V, temperature)
+            kept_C = None if kept is None else kept.rows(rows)
+            logprobs_CV = _chunk_logprobs(hidden_ND[rows], weight_VD, bias_V, temperature, kept_C)
             logprobs_N[rows] = logprobs_CV.gather(1, tokens_N[rows, None])[:, 0]
             if with_entropy:
                 entropy_N[rows] = _entropy(logprobs_CV)
@@ -250,7 +296,7 @@ class _LinearLogprobs(torch.autograd.Function):
                 kept_NV = logprobs_CV
             del logprobs_CV  # else it lives on beside the next chunk's
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, tokens_N, entropy_N, kept_NV)
-        ctx.temperature, ctx.chunk, ctx.with_entropy = temperature, chunk, with_entropy
+        ctx.temperature, ctx.chunk, ctx.kept, ctx.with_entropy = temperature, chunk, kept, with_entropy
         if not with_entropy:
             ctx.mark_non_differentiable(entropy_N)
         return logprobs_N, entropy_N
@@ -273,7 +319,8 @@ class _LinearLogprobs(torch.autograd.Function):
         for rows_C in _rows(moving_N, ctx.chunk):
             hidden_CD, tokens_C = hidden_ND[rows_C], tokens_N[rows_C]
             if kept_NV is None:
-                logprobs_CV = _chunk_logprobs(hidden_CD, weight_VD, bias_V, ctx.temperature)
+                kept_C = None if ctx.kept is None else ctx.kept.rows(rows_C)
+                logprobs_CV = _chunk_logprobs(hidden_CD, weight_VD, bias_V, ctx.temperature, kept_C)
             else:
                 logprobs_CV = kept_NV[rows_C]
             entropies_C = (entropy_N[rows_C], grad_entropy_N[rows_C]) if with_entropy else None
@@ -293,6 +340,7 @@ class _LinearLogprobs(torch.autograd.Function):
             grad_hidden_ND,
             None if grad_weight_VD is None else grad_weight_VD.to(weight_VD.dtype),
             None if grad_bias_V is None or bias_V is None else grad_bias_V.to(bias_V.dtype),
+            None,
             None,
             None,
             None,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from assent.errors import ContractError
+from assent.functional.logprobs import KeptTokens
 from assent.models.encoder import AnyEncoder
 from assent.models.placement import device_of
 from assent.models.prepare import (
@@ -27,7 +28,7 @@ from assent.models.prepare import (
 )
 from assent.models.raw_scores import RAW_SCORE, SCORE_OFFSET, RawScale, raw_scale, remember_raw
 from assent.models.trunk import embedding_weight, pick
-from assent.types import ActorCriticOutputs, LeashedOutputs, Sequences, TokenOutputs
+from assent.types import ActorCriticOutputs, KeptBlock, LeashedOutputs, Sequences, TokenOutputs
 from assent.types.micro_batches import map_sequences
 
 BLOCK_TOKENS = 2048
@@ -75,12 +76,18 @@ def _raised(x: Tensor) -> Tensor:
 def _policy_states(model: PreTrainedModel, sequences: Sequences) -> tuple[HeadStates | LogitStates, Places]:
     sequences = sequences.to(device_of(model))
     places = Places.of(sequences)
-    return reader_of(model)(model, sequences, places.row_N, places.before_N), places
+    states = reader_of(model)(model, sequences, places.row_N, places.before_N)
+    return (states if sequences.kept is None else replace(states, kept=_kept_at(places, sequences.kept))), places
+
+
+def _kept_at(places: Places, kept: KeptBlock) -> KeptTokens:
+    """Of the N included response tokens."""
+    return KeptTokens(kept.ids_M, kept.start_BT.flatten()[places.at_N], kept.count_BT.flatten()[places.at_N])
 
 
 def token_outputs(model: PreTrainedModel, sequences: Sequences, *, temperature: float) -> TokenOutputs:
     """Log-probability and entropy (nats) of each included response token, `[B, T]`, 0 where masked; both carry
-    gradients.
+    gradients, and are those among the tokens that could be drawn, where `sequences.kept` says so.
 
     Args:
         temperature: divides the logits, as in sampling; > 0.

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from assent.errors import ContractError
 from assent.functional import kl
 from assent.functional.logprobs import (
+    KeptTokens,
     entropy,
     linear_token_logprobs,
     linear_token_logprobs_and_entropy,
@@ -44,6 +45,8 @@ class HeadStates:
     bias_V: Tensor | None
     products: torch.dtype | None = None
     """The number type of the product with the head; None for that of its weights."""
+    kept: KeptTokens | None = None
+    """What could be drawn at each place; None for all tokens."""
 
     def _products(self) -> AbstractContextManager[object]:
         return running_in(self.products, self.hidden_ND.device)
@@ -51,18 +54,18 @@ class HeadStates:
     def logprobs(self, tokens_N: Tensor, temperature: float) -> Tensor:
         with self._products():
             return linear_token_logprobs(
-                self.hidden_ND, self.weight_VD, tokens_N, temperature=temperature, bias_V=self.bias_V
+                self.hidden_ND, self.weight_VD, tokens_N, temperature=temperature, bias_V=self.bias_V, kept=self.kept
             )
 
     def logprobs_and_entropy(self, tokens_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         with self._products():
             return linear_token_logprobs_and_entropy(
-                self.hidden_ND, self.weight_VD, tokens_N, temperature=temperature, bias_V=self.bias_V
+                self.hidden_ND, self.weight_VD, tokens_N, temperature=temperature, bias_V=self.bias_V, kept=self.kept
             )
 
     def logits(self) -> Tensor:
         with self._products():
-            return nn.functional.linear(self.hidden_ND, self.weight_VD, self.bias_V)
+            return _restricted(nn.functional.linear(self.hidden_ND, self.weight_VD, self.bias_V), self.kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +74,31 @@ class LogitStates:
 
     hidden_ND: Tensor
     logits_NV: Tensor
+    kept: KeptTokens | None = None
+    """What could be drawn at each place; None for all tokens."""
 
     def logprobs(self, tokens_N: Tensor, temperature: float) -> Tensor:
-        return token_logprobs(self.logits_NV, tokens_N, temperature=temperature)
+        return token_logprobs(self.logits(), tokens_N, temperature=temperature)
 
     def logprobs_and_entropy(self, tokens_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        return self.logprobs(tokens_N, temperature), entropy(self.logits_NV, temperature=temperature)
+        return self.logprobs(tokens_N, temperature), entropy(self.logits(), temperature=temperature)
 
     def logits(self) -> Tensor:
-        return self.logits_NV
+        return _restricted(self.logits_NV, self.kept)
+
+
+def _restricted(logits_NV: Tensor, kept: KeptTokens | None) -> Tensor:
+    return logits_NV if kept is None else kept.restrict(logits_NV)
 
 
 def exact_kl(states: HeadStates | LogitStates, reference: HeadStates | LogitStates, temperature: float) -> Tensor:
-    """KL(policy || reference) at N places over the whole vocabulary, `[N]`, nats; a chunk of logits at a time where
-    both are heads. No gradient reaches the reference."""
+    """KL(policy || reference) at N places over all that could be drawn there, `[N]`, nats; a chunk of logits at a
+    time where both are heads. No gradient reaches the reference."""
     if isinstance(states, HeadStates) and isinstance(reference, HeadStates):
         with running_in(states.products, states.hidden_ND.device):
             return kl.linear_exact(
                 states.hidden_ND, states.weight_VD, reference.hidden_ND, reference.weight_VD,
-                temperature=temperature, bias_V=states.bias_V, ref_bias_V=reference.bias_V,
+                temperature=temperature, bias_V=states.bias_V, ref_bias_V=reference.bias_V, kept=states.kept,
             )  # fmt: skip
     return kl.exact(states.logits() / temperature, reference.logits().detach() / temperature)
 

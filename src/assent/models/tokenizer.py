@@ -8,7 +8,7 @@ would be tokenised. `boundary_report` counts how often that differs.
 import hashlib
 import json
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -354,6 +354,11 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
         i for i, t in tokenizer.added_tokens_decoder.items() if getattr(t, "special", False)
     }
     return next((i for i in encode_text(tokenizer, tail) if i in special), _eos(tokenizer))
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[int]], str]:
+    """Token ids to text without special tokens."""
+    return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """The rollouts of one step, and what draws them."""
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from assent.protocols import State, Stateful
-from assent.types import JudgedRollout, Mean, NoScore, Prompt, Rollout, ScoreEvent, ScoreEvents
+from assent.types import JudgedRollout, Kept, Mean, NoScore, Prompt, Rollout, ScoreEvent, ScoreEvents
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ def _rollout_to_state(rollout: Rollout) -> State:
         "ended": rollout.ended,
         "version": rollout.version,
     }
+    if rollout.kept is not None:
+        state["kept"] = [rollout.kept.counts.tolist(), rollout.kept.ids.tolist()]
     if isinstance(rollout, JudgedRollout):
         state["answers"] = [[name, _events_to_state(events)] for name, events in rollout.answers]
     return state
@@ -71,9 +74,11 @@ def _rollout_from_state(state: State, prompts: Mapping[str, Prompt], decode: Cal
         decode(token_ids),
         state["version"],
     )
+    kept = Kept(*(array("i", numbers) for numbers in state["kept"])) if "kept" in state else None
     if "answers" not in state:
-        return Rollout(*parts)
-    return JudgedRollout(*parts, tuple((name, _events_from_state(events)) for name, events in state["answers"]))
+        return Rollout(*parts, kept=kept)
+    answers = tuple((name, _events_from_state(events)) for name, events in state["answers"])
+    return JudgedRollout(*parts, answers, kept=kept)
 
 
 def _events_to_state(events: ScoreEvents) -> list[list[float]] | str:

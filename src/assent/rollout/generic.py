@@ -14,6 +14,7 @@ from assent.errors import AssentError
 from assent.rollout.agreement import require_agreement
 from assent.rollout.decoders import Model
 from assent.rollout.draw import Draw
+from assent.rollout.outputs import Outputs
 from assent.rollout.randomness import uniforms
 from assent.rollout.requests import positions_of, vocabulary_of
 from assent.types import Request, Sampling
@@ -120,44 +121,44 @@ def _probed(reading: Reading, ids_BL: Tensor) -> Tensor:
 
 def generate(
     model: Model, requests: Sequence[Request], sampling: Sampling, draw: Draw, *, slots: int, cached: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Tokens and log-probabilities, each [requests, max_new_tokens]; what follows a stop token means nothing.
+) -> Outputs:
+    """What was drawn for the requests.
 
-    Requests are served in batches of at most `slots` whose prompts have the same length: no mask and no shifted
+    They are served in batches of at most `slots` whose prompts have the same length: no mask and no shifted
     positions, which is the one input that every family reads alike. Samples of one prompt share its prefill.
     """
     device = next(model.parameters()).device
-    tokens = torch.zeros((len(requests), sampling.max_new_tokens), dtype=torch.int64, device=device)
-    logprobs = torch.zeros(tokens.shape, dtype=torch.float32, device=device)
+    outputs = Outputs(len(requests), sampling, draw)
     order = sorted(range(len(requests)), key=lambda i: (len(requests[i].token_ids), requests[i].token_ids))
     while order:
         length = len(requests[order[0]].token_ids)
         batch = [i for i in order[:slots] if len(requests[i].token_ids) == length]
         order = order[len(batch) :]
-        rows, reading = torch.tensor(batch, device=device), _Cached(model) if cached else _Whole(model)
-        tokens[rows], logprobs[rows] = _batch(reading, [requests[i] for i in batch], sampling, draw, device)
-    return tokens, logprobs
+        lines, reading = torch.tensor(batch, device=device) * outputs.line, _Cached(model) if cached else _Whole(model)
+        _batch(reading, [requests[i] for i in batch], lines, outputs, sampling, draw)
+    return outputs
 
 
 def _batch(
-    reading: Reading, requests: Sequence[Request], sampling: Sampling, draw: Draw, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    budget = sampling.max_new_tokens
+    reading: Reading, requests: Sequence[Request], lines_B: Tensor, outputs: Outputs, sampling: Sampling, draw: Draw
+) -> None:
+    """Equally long prompts to the end of all their responses.
+
+    Args:
+        lines_B: the first cell of each.
+    """
+    budget, device = sampling.max_new_tokens, lines_B.device
     uniform_BT = uniforms([r.seed for r in requests], budget).to(device)
-    tokens = torch.zeros((len(requests), budget), dtype=torch.int64, device=device)
-    logprobs = torch.zeros(tokens.shape, dtype=torch.float32, device=device)
     logits = reading.start([r.token_ids for r in requests])
     going = torch.arange(len(requests), device=device)
     for t in range(budget):
         too_early = torch.full((len(going),), True, device=device) if t < sampling.min_new_tokens else None
-        drawn, values = draw(logits, uniform_BT[going, t], too_early)
-        tokens[going, t], logprobs[going, t] = drawn, values.float()
-        stays = ~draw.is_stop_V[drawn]
+        drawn = draw(logits, uniform_BT[going, t], too_early)
+        tokens, stays = drawn.tokens_B, ~outputs.take(lines_B[going] + t, drawn)
         if not bool(stays.all()):
             kept = stays.nonzero()[:, 0]
-            going, drawn = going[kept], drawn[kept]
+            going, tokens = going[kept], tokens[kept]
             reading.keep(kept)
         if t + 1 == budget or not len(going):
             break
-        logits = reading.read(drawn)
-    return tokens, logprobs
+        logits = reading.read(tokens)

@@ -13,8 +13,9 @@ from assent.rollout.agreement import require_agreement
 from assent.rollout.cache import Cache, prefill, step
 from assent.rollout.decoders import Decoder, angles_of, decoder_of, window_of
 from assent.rollout.draw import Draw
+from assent.rollout.outputs import Outputs
 from assent.rollout.recorded import RecordedStep, Recorder, recorder_for
-from assent.rollout.requests import check_requests, positions_of, to_samples, vocabulary_of
+from assent.rollout.requests import check_requests, positions_of, vocabulary_of
 from assent.rollout.slots import Queue, Slots, serve
 from assent.rollout.weights import Weights
 from assent.types import Request, Sample, Sampling
@@ -133,11 +134,11 @@ class NativeEngine:
         with torch.inference_mode():
             draw = Draw.of(sampling, vocabulary, next(self._model.parameters()).device)
             if decoder is None:
-                tokens, logprobs = self._generic(requests, sampling, draw, cached=self._may_cache(longest))
+                outputs = self._generic(requests, sampling, draw, cached=self._may_cache(longest))
             else:
-                tokens, logprobs = self._lean(decoder, requests, sampling, draw)
+                outputs = self._lean(decoder, requests, sampling, draw)
             try:
-                return to_samples(tokens, logprobs, draw.is_stop_V)
+                return outputs.samples()
             except NonFiniteError:
                 self._cache = self._recorded = (
                     None  # nan in a masked place is still nan for the sequence that comes there next
@@ -157,9 +158,7 @@ class NativeEngine:
         )
         return False
 
-    def _generic(
-        self, requests: Sequence[Request], sampling: Sampling, draw: Draw, *, cached: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _generic(self, requests: Sequence[Request], sampling: Sampling, draw: Draw, *, cached: bool) -> Outputs:
         training = self._model.training
         self._model.eval()
         try:
@@ -167,9 +166,7 @@ class NativeEngine:
         finally:
             self._model.train(training)
 
-    def _lean(
-        self, decoder: Decoder, requests: Sequence[Request], sampling: Sampling, draw: Draw
-    ) -> tuple[Tensor, Tensor]:
+    def _lean(self, decoder: Decoder, requests: Sequence[Request], sampling: Sampling, draw: Draw) -> Outputs:
         longest = max(len(r.token_ids) for r in requests) + sampling.max_new_tokens
         decoder.reserve(longest)
         rows = min(self._slots, len(requests))
@@ -181,7 +178,7 @@ class NativeEngine:
         slots = Slots(decoder, self._cache, requests, sampling, draw, self._recorded)
         look_every, chunk = CPU_PACE if decoder.weight.device.type == "cpu" else GPU_PACE
         serve(slots, Queue(decoder, requests, chunk), look_every=look_every)
-        return slots.outputs()
+        return slots.outputs
 
     def sync(self, weights: Mapping[str, Tensor], *, version: int) -> None:
         """Take these weights; those that are the model's own tensors are not copied.

@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from assent.errors import ConfigError, ContractError, NonFiniteError
 from assent.rollout.decoders import Model
-from assent.types import Request, Sample, Sampling
+from assent.types import Request, Sampling
 
 
 def vocabulary_of(model: Model) -> int:
@@ -75,23 +73,6 @@ def _check_stops(sampling: Sampling, vocabulary: int) -> None:
             why="before min_new_tokens, stop tokens are impossible",
             fix="set min_new_tokens to 0, or list fewer stop tokens",
         )
-
-
-def to_samples(token_ids: torch.Tensor, logprobs: torch.Tensor, is_stop_V: torch.Tensor) -> list[Sample]:
-    """Cut each row of [R, T] after its first stop token, or keep it whole.
-
-    Raises:
-        NonFiniteError: a log-probability within a response is nan or infinite.
-    """
-    stop_RT = is_stop_V[token_ids]
-    ended = stop_RT.any(1)
-    lengths = torch.where(ended, stop_RT.int().argmax(1) + 1, token_ids.shape[1])
-    kept_RT = torch.arange(token_ids.shape[1], device=lengths.device) < lengths[:, None]
-    if not bool(torch.where(kept_RT, logprobs, 0.0).isfinite().all()):
-        row = int((kept_RT & ~logprobs.isfinite()).any(1).nonzero()[0])
-        raise not_finite(row)
-    rows = zip(token_ids.tolist(), logprobs.tolist(), lengths.tolist(), ended.tolist(), strict=True)
-    return [Sample(tuple(ids[:n]), tuple(values[:n]), end) for ids, values, n, end in rows]
 
 
 def not_finite(row: int) -> NonFiniteError:

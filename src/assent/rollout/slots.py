@@ -11,6 +11,7 @@ from torch import Tensor
 from assent.rollout.cache import Cache, prefill, step
 from assent.rollout.decoders import Decoder
 from assent.rollout.draw import Draw
+from assent.rollout.outputs import Outputs
 from assent.rollout.randomness import uniforms
 from assent.types import Request, Sampling
 
@@ -97,13 +98,11 @@ class Slots:
     ) -> None:
         device = decoder.weight.device
         self._decoder, self._cache, self._requests, self._draw = decoder, cache, requests, draw
-        self._budget, self._line = sampling.max_new_tokens, sampling.max_new_tokens + 1
+        self._budget, self.outputs = sampling.max_new_tokens, Outputs(len(requests), sampling, draw)
+        self._line = self.outputs.line
         self._minimum = sampling.min_new_tokens
         self._read = read or partial(step, decoder, cache)
-        cells = len(requests) * self._line
         self._uniforms = uniforms([r.seed for r in requests], self._line).to(device).view(-1)
-        self.tokens = torch.zeros(cells, dtype=torch.int64, device=device)
-        self.logprobs = torch.zeros(cells, dtype=torch.float32, device=device)
         # Rows of the state: last token, its position, cursor, last cell of the line, first cell where it may end.
         self._state = torch.zeros((5, cache.slots), dtype=torch.int64, device=device)
         self._going = torch.zeros(cache.slots, dtype=torch.int64, device=device)
@@ -114,11 +113,6 @@ class Slots:
     @property
     def capacity(self) -> int:
         return self._cache.slots
-
-    def outputs(self) -> tuple[Tensor, Tensor]:
-        """Tokens and log-probabilities, each [requests, max_new_tokens]; what follows a stop token means nothing."""
-        shape = (len(self._requests), self._line)
-        return self.tokens.view(shape)[:, :-1], self.logprobs.view(shape)[:, :-1]
 
     def count_going(self) -> int:
         """Slots in use that have not ended; waits for the device."""
@@ -171,11 +165,9 @@ class Slots:
         going = self._going[: self.used]
         logits = self._read(last, position, self._seen())
         too_early = cursor < minimum if self._minimum else None
-        tokens, logprobs = self._draw(logits, self._uniforms[cursor], too_early)
-        self.tokens[cursor] = tokens
-        self.logprobs[cursor] = logprobs.float()
-        last.copy_(tokens)
-        done = self._draw.is_stop_V[tokens].logical_or_(cursor == end)
+        drawn = self._draw(logits, self._uniforms[cursor], too_early)
+        done = self.outputs.take(cursor, drawn).logical_or_(cursor == end)
+        last.copy_(drawn.tokens_B)
         position.add_(going)
         cursor.add_(going)
         going.masked_fill_(done, 0)

@@ -202,7 +202,7 @@ def _sample(
     asked = [(p, Request(p.token_ids, s)) for p, row in zip(prompts, seeds, strict=True) for s in row]
     samples = engine.generate([request for _, request in asked], sampling)
     return [
-        Rollout(prompt, s.token_ids, s.logprobs, s.ended, decode(s.token_ids), version)
+        Rollout(prompt, s.token_ids, s.logprobs, s.ended, decode(s.token_ids), version, kept=s.kept)
         for (prompt, _), s in zip(asked, samples, strict=True)
     ]
 

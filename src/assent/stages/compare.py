@@ -11,7 +11,6 @@ from assent.config import Frozen
 from assent.data import domain
 from assent.feedback.annotators import PANEL
 from assent.loops.select import select
-from assent.models.tokenizer import stop_ids
 from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import Scorer, State, Stateful
 from assent.records import Comparison, to_json
@@ -156,12 +155,12 @@ def run(spec: CompareSpec, context: StageContext) -> Mapping[str, float]:
     source = PromptSource(
         prompts,
         engine_of(causal, slots=spec.generation.slots),
-        spec.generation.sampling(stop_ids(causal.tokenizer)),
+        spec.generation.sampling(causal.tokenizer),
         prompts_per_step=per_step,
         samples_per_prompt=spec.samples,
         steps=len(prompts) // per_step,
         seed=context.seed,
-        decode=decoder(causal),
+        decode=decoder(causal, spec.generation.stop_strings),
     )
     asks: PanelAsks | AiAsks | PeopleAsks
     scorers: list[Scorer] = []

@@ -17,7 +17,6 @@ from assent.errors import ContractError
 from assent.feedback.principles import drawn, read_principles
 from assent.loops.select import select
 from assent.models.folders import CausalModel
-from assent.models.tokenizer import stop_ids
 from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import Scorer, State, Stateful
 from assent.records import Demonstration, to_json
@@ -156,12 +155,12 @@ def run(spec: CritiqueSpec, context: StageContext) -> Mapping[str, float]:
     source = PromptSource(
         prompts,
         engine_of(policy, slots=spec.generation.slots),
-        spec.generation.sampling(stop_ids(policy.tokenizer)),
+        spec.generation.sampling(policy.tokenizer),
         prompts_per_step=per_step,
         samples_per_prompt=1,
         steps=len(prompts) // per_step,
         seed=context.seed,
-        decode=decoder(policy),
+        decode=decoder(policy, spec.generation.stop_strings),
     )
     revises = Revises(spec, context, policy)
     lines = Lines(context.out / SELECTED, revises)

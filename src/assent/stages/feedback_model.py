@@ -13,7 +13,7 @@ from assent.config import Frozen
 from assent.data import domain
 from assent.models.folders import CausalModel
 from assent.models.forward import ModelForward, in_blocks
-from assent.models.tokenizer import encode_prompt, stop_ids
+from assent.models.tokenizer import encode_prompt
 from assent.pipeline.stage import StageContext
 from assent.records import Message, PromptText
 from assent.rewards.asked import Failure
@@ -196,9 +196,9 @@ class PolicyWriter:
         rollouts = sample(
             engine_of(self.causal, slots=self.generation.slots),
             prompts,
-            self.generation.sampling(stop_ids(self.causal.tokenizer)),
+            self.generation.sampling(self.causal.tokenizer),
             seed=self.seed,
-            decode=decoder(self.causal),
+            decode=decoder(self.causal, self.generation.stop_strings),
         )
         said = {r.prompt.id: r.text.strip() if r.ended else "" for r in rollouts}
         return [

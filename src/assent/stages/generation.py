@@ -4,21 +4,25 @@ from collections.abc import Callable, Iterable, Sequence
 
 from assent.models.folders import CausalModel
 from assent.models.placement import narrowed
-from assent.models.tokenizer import stop_ids
+from assent.models.tokenizer import text_of
 from assent.protocols import Engine
 from assent.records import Task
 from assent.rollout.native import NativeEngine
 from assent.rollout.source import sample
 from assent.stages.parts import Generation, prompt_of
-from assent.types import Prompt, Rollout
+from assent.types import Prompt, Rollout, StopStrings
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 """What decoders put in the place of bytes that are no character."""
 
 
-def decoder(causal: CausalModel) -> Callable[[Sequence[int]], str]:
-    """Token ids to text without special tokens."""
-    return lambda ids: str(causal.tokenizer.decode(list(ids), skip_special_tokens=True))
+def decoder(causal: CausalModel, stop_strings: tuple[str, ...] = ()) -> Callable[[Sequence[int]], str]:
+    """Token ids to text without special tokens, up to the first of the strings."""
+    text = text_of(causal.tokenizer)
+    if not stop_strings:
+        return text
+    stop = StopStrings(stop_strings, text)
+    return lambda ids: stop.cut(text(ids))
 
 
 def about_broken(texts: Iterable[str]) -> tuple[str, ...]:
@@ -42,8 +46,8 @@ def most_probable(
     engine: Engine, causal: CausalModel, generation: Generation
 ) -> Callable[[Sequence[Prompt]], list[Rollout]]:
     """One greedy response to each prompt, by the weights that the engine has when asked."""
-    sampling = generation.sampling(stop_ids(causal.tokenizer), greedy=True)
-    return lambda prompts: sample(engine, prompts, sampling, seed=0, decode=decoder(causal))
+    sampling = generation.sampling(causal.tokenizer, greedy=True)
+    return lambda prompts: sample(engine, prompts, sampling, seed=0, decode=decoder(causal, generation.stop_strings))
 
 
 def sample_responses(
@@ -60,9 +64,9 @@ def sample_responses(
     return sample(
         engine_of(causal, slots=generation.slots),
         [prompt_of(causal, t) for t in tasks],
-        generation.sampling(stop_ids(causal.tokenizer), greedy=greedy),
+        generation.sampling(causal.tokenizer, greedy=greedy),
         samples_per_prompt=samples,
         seed=seed,
-        decode=decoder(causal),
+        decode=decoder(causal, generation.stop_strings),
         progress=progress,
     )

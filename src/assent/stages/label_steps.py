@@ -16,7 +16,7 @@ from assent.feedback.markers import SimulatedMarker
 from assent.feedback.questions import StepsQuestion, identity, question_from_json, question_to_json
 from assent.loops.select import select
 from assent.models.folders import CausalModel
-from assent.models.tokenizer import require_same_tokenizer, stop_ids
+from assent.models.tokenizer import require_same_tokenizer
 from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import Engine, Scorer, Stateful
 from assent.records import LabelledSolution, Rating, StepLabel, solution_from_json, to_json
@@ -86,7 +86,7 @@ class Completions(Frozen):
         return _Completing(
             completer,
             engine_of(completer, slots=spec.generation.slots),
-            spec.generation.sampling(stop_ids(policy.tokenizer)),
+            spec.generation.sampling(policy.tokenizer),
             self.checker.scorer(context, policy),
             samples=self.samples,
             label=HARDNESS[self.label],
@@ -161,7 +161,8 @@ class _Completing:
         seed: int,
     ) -> None:
         self.completer, self.engine, self.sampling, self.checker = completer, engine, sampling, checker
-        self.samples, self.label, self.seed, self.decode = samples, label, seed, decoder(completer)
+        self.samples, self.label, self.seed = samples, label, seed
+        self.decode = decoder(completer, () if sampling.stop is None else sampling.stop.strings)
 
     def __call__(self, rollouts: Sequence[Rollout], ends: Sequence[Sequence[int]]) -> list[Labels]:
         asked = [(row, end) for row, places in enumerate(ends) for end in places[:-1]]
@@ -287,12 +288,12 @@ def run(spec: LabelStepsSpec, context: StageContext) -> Mapping[str, float]:
     source = PromptSource(
         prompts,
         engine_of(policy, slots=spec.generation.slots),
-        spec.generation.sampling(stop_ids(policy.tokenizer)),
+        spec.generation.sampling(policy.tokenizer),
         prompts_per_step=per_step,
         samples_per_prompt=spec.samples,
         steps=len(prompts) // per_step,
         seed=context.seed,
-        decode=decoder(policy),
+        decode=decoder(policy, spec.generation.stop_strings),
     )
     rows = _rows(spec, context, policy)
     path = context.out / SOLUTIONS

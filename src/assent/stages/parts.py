@@ -22,6 +22,8 @@ from assent.models.tokenizer import (
     encode_prompt,
     encode_response,
     render_prompt,
+    stop_ids,
+    text_of,
 )
 from assent.pipeline.artefact import Artefact
 from assent.pipeline.references import Reference
@@ -32,7 +34,7 @@ from assent.stages.placement import placement_of
 from assent.train.learner import LocalLearner, Mixture
 from assent.train.optimizers import AdamW, Muon
 from assent.train.schedule import Schedule
-from assent.types import Batch, Mean, Prompt, Sampling, add_metrics, moved
+from assent.types import Batch, Mean, Prompt, Sampling, StopStrings, add_metrics, moved
 
 ModelRef = Annotated[str, Reference()]
 """An earlier stage that made a model, a Hugging Face folder, or a hub name."""
@@ -76,16 +78,34 @@ class Generation(Frozen):
         max_new_tokens: length budget of a response, its end token included.
         temperature: 1.0 in InstructGPT, 0.7 in Ziegler et al. and TL;DR.
         min_new_tokens: end tokens are impossible before.
+        top_k: draw from the so many most probable tokens alone; 0 for all.
+        top_p: draw from the fewest tokens alone that have this share of the probability together; 1 for all. What was
+            kept is recorded, and policy and reference are scored among it. Rewards are then those of the restricted
+            policy, so that what is served must be restricted likewise; InstructGPT, Llama 2 and GRPO train without.
+        stop_strings: end a response where its text has one of them, which scorers are not shown.
         slots: sequences decoded at once.
     """
 
     max_new_tokens: int = Field(gt=0)
     temperature: float = Field(1.0, gt=0)
     min_new_tokens: int = Field(0, ge=0)
+    top_k: int = Field(0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    stop_strings: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     slots: int = Field(128, gt=0)
 
-    def sampling(self, stop_token_ids: Sequence[int], *, greedy: bool = False) -> Sampling:
-        return Sampling(self.max_new_tokens, tuple(stop_token_ids), self.temperature, greedy, self.min_new_tokens)
+    def sampling(self, tokenizer: PreTrainedTokenizerBase, *, greedy: bool = False) -> Sampling:
+        stop = StopStrings(self.stop_strings, text_of(tokenizer)) if self.stop_strings else None
+        return Sampling(
+            self.max_new_tokens,
+            stop_ids(tokenizer),
+            self.temperature,
+            greedy,
+            self.min_new_tokens,
+            self.top_k,
+            self.top_p,
+            stop,
+        )
 
 
 def talks(artefact: Artefact) -> bool:

@@ -50,7 +50,9 @@ def configuration(kind: str, model: PreTrainedModel, tokenizer: PreTrainedTokeni
 
 
 def save_rows(folder: Path, sequences: Sequences) -> None:
-    torch.save({f.name: getattr(sequences, f.name).cpu() for f in fields(sequences)}, folder / ROWS)
+    """The block itself; not what could be drawn, which is no matter of the files that are checked."""
+    held = {f.name: getattr(sequences, f.name) for f in fields(sequences) if f.name != "kept"}
+    torch.save({name: tensor.cpu() for name, tensor in held.items()}, folder / ROWS)
 
 
 def numbers_of(folder: Path, dtype: torch.dtype) -> Mapping[str, Tensor]:

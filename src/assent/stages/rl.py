@@ -12,7 +12,7 @@ from assent.algorithms.ppo_lagrangian import PPOLagrangian
 from assent.loops.online import online
 from assent.models.folders import CausalModel, save_causal
 from assent.models.forward import ModelForward, ScalarModel, ValueHead
-from assent.models.tokenizer import require_same_tokenizer, stop_ids
+from assent.models.tokenizer import require_same_tokenizer
 from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import Stateful
 from assent.rollout.native import NativeEngine
@@ -192,7 +192,7 @@ def run(spec: RlSpec, context: StageContext) -> Mapping[str, float]:
     learner = _learner(spec, context, policy, critics, forward)
     engine = engine_of(policy, slots=spec.generation.slots)
     prompts = answerable(policy, take(spec.tasks, context), spec.longest_prompt, spec.generation, context)
-    decode = decoder(policy)
+    decode = decoder(policy, spec.generation.stop_strings)
     plain = _prompt_source(spec, context, policy, engine, prompts)
     judges = [weighted(r, context, policy) for r in spec.rewards]
     beside = [*(charged(c, context, policy) for c in spec.costs), *(watched(w, context, policy) for w in spec.watch)]
@@ -300,12 +300,12 @@ def _prompt_source(
     return PromptSource(
         prompts,
         engine,
-        spec.generation.sampling(stop_ids(policy.tokenizer)),
+        spec.generation.sampling(policy.tokenizer),
         prompts_per_step=spec.prompts_per_step,
         samples_per_prompt=spec.samples_per_prompt,
         steps=spec.steps,
         seed=context.seed,
-        decode=decoder(policy),
+        decode=decoder(policy, spec.generation.stop_strings),
     )
 
 

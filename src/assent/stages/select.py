@@ -22,7 +22,6 @@ from assent.evals.overoptimisation import best_of_n_points
 from assent.evals.plain import to_json
 from assent.functional.selection import best_of_n_kl
 from assent.loops.select import select
-from assent.models.tokenizer import stop_ids
 from assent.pipeline.stage import Number, Stage, StageContext, StageSpec
 from assent.protocols import Stateful
 from assent.rollout.source import PromptSource
@@ -190,12 +189,12 @@ def run(spec: SelectSpec, context: StageContext) -> Mapping[str, float]:
     source = PromptSource(
         prompts,
         engine_of(causal, slots=spec.generation.slots),
-        spec.generation.sampling(stop_ids(causal.tokenizer)),
+        spec.generation.sampling(causal.tokenizer),
         prompts_per_step=per_step,
         samples_per_prompt=spec.samples,
         steps=len(prompts) // per_step,
         seed=context.seed,
-        decode=decoder(causal),
+        decode=decoder(causal, spec.generation.stop_strings),
     )
     scorers = [s.scorer(context, causal) for s in (spec.scorer, *spec.watch)]
     lines = Lines(context.out / GROUPS, Chooser(spec.keep, [s.name for s in scorers], spec.samples))

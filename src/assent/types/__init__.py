@@ -28,6 +28,7 @@ from assent.types.experience import (
     TokenOutputs,
     sampler_logprobs,
 )
+from assent.types.kept import Kept, KeptBlock, listed
 from assent.types.metrics import Mean, Moments, add_metrics
 from assent.types.moving import moved
 from assent.types.pairs import (
@@ -50,6 +51,7 @@ from assent.types.rollouts import (
     Sampling,
     ScoreEvent,
     ScoreEvents,
+    StopStrings,
 )
 from assent.types.steps import Delimited, StepBatch, ends_by_text, texts_of
 
@@ -67,6 +69,8 @@ __all__ = [
     "Delimited",
     "Experience",
     "JudgedRollout",
+    "Kept",
+    "KeptBlock",
     "LabelledComparisonBatch",
     "LeashedOutputs",
     "Loss",
@@ -95,6 +99,7 @@ __all__ = [
     "SharedPrompts",
     "SoftComparisonBatch",
     "StepBatch",
+    "StopStrings",
     "TokenBatch",
     "TokenMean",
     "TokenOutputs",
@@ -102,6 +107,7 @@ __all__ = [
     "add_metrics",
     "ends_by_text",
     "in_twos",
+    "listed",
     "moved",
     "sampler_logprobs",
     "texts_of",

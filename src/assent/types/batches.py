@@ -1,12 +1,13 @@
 """Blocks of tokens, and the batches that a learner can split and reduce."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from assent.types.kept import KeptBlock
 from assent.types.moving import moved
 from assent.types.rollouts import Rollout
 
@@ -20,12 +21,14 @@ class Sequences:
         prompt_lengths_B: int64, at least 1.
         response_lengths_B: int64, at least 1.
         mask_BT: bool, which response tokens are included; False beyond the response, and in its holes (tool output).
+        kept: which tokens could be drawn at each place; None for all. Log-probabilities are those among them.
     """
 
     token_ids_BL: Tensor
     prompt_lengths_B: Tensor
     response_lengths_B: Tensor
     mask_BT: Tensor
+    kept: KeptBlock | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.mask_BT.dtype != torch.bool:
@@ -66,7 +69,11 @@ class Sequences:
 
     @classmethod
     def of_rollouts(cls, rollouts: Sequence[Rollout]) -> "Sequences":
-        return cls.of([r.prompt.token_ids for r in rollouts], [r.token_ids for r in rollouts])
+        """Their responses, to be scored among the tokens that they were drawn from."""
+        block = cls.of([r.prompt.token_ids for r in rollouts], [r.token_ids for r in rollouts])
+        if all(r.kept is None for r in rollouts):
+            return block
+        return replace(block, kept=KeptBlock.of([r.kept for r in rollouts]).padded(block.mask_BT.shape[1]))
 
     def __len__(self) -> int:
         return len(self.prompt_lengths_B)
@@ -102,7 +109,8 @@ class Sequences:
         """The named rows, trimmed to their own longest sequence and response."""
         prompt, response = self.prompt_lengths_B[rows], self.response_lengths_B[rows]
         length, longest = int((prompt + response).max()), int(response.max())
-        return Sequences(self.token_ids_BL[rows, :length], prompt, response, self.mask_BT[rows, :longest])
+        kept = None if self.kept is None else self.kept.select(rows, longest)
+        return Sequences(self.token_ids_BL[rows, :length], prompt, response, self.mask_BT[rows, :longest], kept=kept)
 
     def padded(self, columns: int, *, fill: int) -> Self:
         """The same with `columns` more slots on the right and `fill` in every slot that is padding."""

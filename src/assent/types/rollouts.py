@@ -1,8 +1,10 @@
 """Prompts, what is asked of an engine, what it returns, and what judges say of it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from assent.records import PromptText
+from assent.types.kept import Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,27 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class StopStrings:
+    """Strings that end a response as soon as its text has one of them, and how its text is read.
+
+    Args:
+        strings: none of them empty.
+        decode: token ids of a response to its text.
+    """
+
+    strings: tuple[str, ...]
+    decode: Callable[[Sequence[int]], str]
+
+    def __post_init__(self) -> None:
+        if not self.strings or not all(self.strings):
+            raise ValueError(f"stop strings must have a letter at least; got {self.strings}; leave them out for none")
+
+    def cut(self, text: str) -> str:
+        """The text before the first of the strings; all of it where there is none."""
+        return text[: min((at for s in self.strings if (at := text.find(s)) >= 0), default=len(text))]
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """The distribution that is sampled from, which is also the one that is scored.
 
@@ -41,6 +64,11 @@ class Sampling:
         min_new_tokens: end tokens are impossible before this many tokens; the recorded log-probabilities are those of
             the distribution so restricted.
         stop_token_ids: a response ends with the first of these, which is kept as its last token.
+        top_k: only the so many most probable tokens can be drawn, and those as probable as the last of them; 0 for all.
+        top_p: of these, only the fewest most probable that have this share of their probability together, and those as
+            probable as the last of them; 1 for all (nucleus sampling, arXiv 1904.09751). Which tokens were kept is
+            recorded, and every log-probability is that among them.
+        stop: a response also ends with the token that completes one of these strings, `min_new_tokens` or not.
     """
 
     max_new_tokens: int
@@ -48,8 +76,20 @@ class Sampling:
     temperature: float = 1.0
     greedy: bool = False
     min_new_tokens: int = 0
+    top_k: int = 0
+    top_p: float = 1.0
+    stop: StopStrings | None = None
+
+    @property
+    def restricted(self) -> bool:
+        """Whether top-k or top-p leaves tokens out."""
+        return self.top_k > 0 or self.top_p < 1.0
 
     def __post_init__(self) -> None:
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"top_k must be 0 (all tokens) or more and top_p in (0, 1]; got {self.top_k=}, {self.top_p=}"
+            )
         if not self.temperature > 0:
             raise ValueError(
                 f"temperature must be above 0; got {self.temperature}; for the most probable token use greedy"
@@ -75,12 +115,14 @@ class Sample:
     Args:
         token_ids: the response, with its end token when it `ended`.
         logprobs: log-probability of each token under the distribution it was drawn from.
-        ended: the response closed with a stop token within its budget.
+        ended: the response closed with a stop token or stop string within its budget.
+        kept: which tokens could be drawn at each place; None for all.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     ended: bool
+    kept: Kept | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.logprobs) or not self.token_ids:
@@ -95,7 +137,9 @@ class Rollout:
     """A prompt and one sampled response. Token ids are the record; `text` is derived and never re-encoded for a loss.
 
     Args:
+        text: without what ends it, be it a token or a string.
         version: number of policy updates the engine's weights had seen.
+        kept: which tokens could be drawn at each place; None for all.
     """
 
     prompt: Prompt
@@ -104,6 +148,7 @@ class Rollout:
     ended: bool
     text: str
     version: int
+    kept: Kept | None = field(default=None, kw_only=True, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ class Saved:
 
     def write(self, folder: Path) -> Mapping[str, Tensor]:
         """Save everything as the stage will; the numbers to expect."""
-        sequences = self.rows()
+        sequences = replace(self.rows(), kept=None)
         save_rows(folder, sequences)
         expected: dict[str, Tensor] = {}
         with torch.no_grad():

@@ -8,7 +8,7 @@ from assent.models.folders import CausalModel, ScalarFolder, load_scalar
 from assent.models.forward import in_blocks
 from assent.models.placement import placement_of
 from assent.models.raw_scores import RawScale
-from assent.models.tokenizer import tokenizer_hash
+from assent.models.tokenizer import stop_ids, tokenizer_hash
 from assent.pipeline.stage import StageContext
 from assent.protocols import Scorer
 from assent.rewards.model import Encode, RewardModelScorer, same_tokens
@@ -58,7 +58,8 @@ def scalar_scorer(name: str, loaded: ScalarFolder, policy: CausalModel, scale: R
         require_room(scalar.model, int(sequences.lengths_B.max()))
         return scale.raw(in_blocks(lambda s: (scalar.last_scores(s),), sequences)[0])
 
-    return RewardModelScorer(name, same_tokens if shared else _own_tokens(loaded), scores)
+    own = _own_tokens(loaded)
+    return RewardModelScorer(name, _policys_tokens(policy, own) if shared else own, scores)
 
 
 def _say_doubt(stage: str, context: StageContext) -> None:
@@ -70,6 +71,13 @@ def _say_doubt(stage: str, context: StageContext) -> None:
             f"  ! {stage}: held-out accuracy {metrics['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}, cannot "
             "be told from guessing; what it rewards or prefers says nothing of what people would"
         )
+
+
+def _policys_tokens(policy: CausalModel, own: Encode) -> Encode:
+    """For a reward model with the policy's tokenizer: its token ids, but where a stop string stands at their end, which
+    the reward model should not see: there the text before it, closed as this model learned to read it."""
+    ends = set(stop_ids(policy.tokenizer))
+    return lambda rollout: own(rollout) if rollout.ended and rollout.token_ids[-1] not in ends else same_tokens(rollout)
 
 
 def _own_tokens(folder: ScalarFolder) -> Encode:
