@@ -62,6 +62,7 @@ types: setup  ## mypy
 	$(BIN)/mypy
 
 bench-peers: setup $(PEER_ENVIRONMENTS)  ## the same work by TRL and by Assent, side by side; about three hours on two free cores
+	$(COMPARE) --given
 	$(COMPARE) --sizes S M --families gpt2 llama
 	$(COMPARE) --sizes S --threads $$($(PYTHON) -c 'import os; print(os.cpu_count())')
 

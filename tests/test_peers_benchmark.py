@@ -45,6 +45,23 @@ def test_other_losses_give_no_ratio(peers, monkeypatch, tmp_path):
     assert "ratio_cpu" not in row
 
 
+def test_each_figure_of_given_responses_is_compared_by_its_own_size(peers):
+    ours, theirs = [0.01, 100.0] * 10, [0.01, 100.0] * 10
+    assert peers.largest_parts(answers(ours), answers(theirs), 2) == [0.0, 0.0]
+    ours[4], ours[7] = 0.011, 103.0
+    assert peers.largest_parts(answers(ours), answers(theirs), 2) == pytest.approx([0.1, 0.03])
+    assert peers.largest_parts(answers(ours[:18]), answers(theirs), 2) == [float("inf")] * 2
+
+
+def test_agreement_has_a_page_and_replaces_its_own_row_alone(peers, tmp_path):
+    row = {"case": "PPO", "size": "S", "family": "gpt2", "steps": 10, "parts": [2e-4, 1e-5], "versions": {"trl": "0"}}
+    for code, family in (("old", "gpt2"), ("other", "llama"), ("new", "gpt2")):
+        peers.remember_agreement({**row, "family": family, "date": "today", "code": code}, tmp_path / "peers.json")
+    text = (tmp_path / "peers.md").read_text()
+    assert "| PPO | S gpt2 | 10 | 0.0002, 1e-05 | 0 | today, new |" in text
+    assert "today, other" in text and "today, old" not in text
+
+
 def test_every_target_has_a_line_also_unmeasured(peers, tmp_path):
     page = tmp_path / "peers.md"
     peers.write({"machine": "none", "python": "3", "rows": []}, page)

@@ -5,7 +5,8 @@
 Both workers are started, pinned to the same core, and take turns: one warm-up each, then A B A B. A ratio belongs to
 one pair of turns. The machine may be shared, so two ratios are given, of wall time and of the processes' own CPU time;
 while others compete for the core the second is the one to read. Where both sides run the same algorithm on the same
-batches, the losses of the first 10 steps must agree, or no ratio is given. Results are added to
+batches, the losses of the first 10 steps must agree, or no ratio is given. Where it samples, no two runs have the same
+batches: `--given` has both sides learn from given responses, and compares what comes of that. Results are added to
 `benchmarks/results/peers.json`.
 """
 
@@ -21,7 +22,7 @@ import sys
 from pathlib import Path
 
 from limits import limits_of, seconds_at_limit
-from table import CASES, Case
+from table import CASES, GIVEN, Case
 from written import write
 
 HERE = Path(__file__).parent
@@ -83,6 +84,7 @@ def turns_of(case: Case, folder: Path, options: argparse.Namespace) -> tuple[lis
     workers: list[Worker] = []
     sides: tuple[list[dict], list[dict]] = ([], [])
     loads = []
+    least = SAME_STEPS * case.figures if case.same else 0
     try:
         for python, script, work in (
             (options.ours, "ours.py", case.ours),
@@ -90,7 +92,7 @@ def turns_of(case: Case, folder: Path, options: argparse.Namespace) -> tuple[lis
         ):
             workers.append(Worker(python, script, work, folder, cores, options.threads))
         pair = 0
-        while pair <= options.pairs or (case.same and len(sides[1][0]["losses"]) * pair < SAME_STEPS):
+        while pair <= options.pairs or len(sides[1][0]["losses"]) * pair < least:
             loads.append(os.getloadavg()[0])
             for worker, answers in zip(workers, sides, strict=True):
                 answers.append(worker.turn())
@@ -107,6 +109,27 @@ def largest_gap(ours: list[dict], theirs: list[dict]) -> float:
     if len(a) < SAME_STEPS or len(b) < SAME_STEPS:
         return float("inf")
     return max(abs(x - y) / max(1.0, abs(y)) for x, y in zip(a, b, strict=True))
+
+
+def largest_parts(ours: list[dict], theirs: list[dict], figures: int) -> list[float]:
+    """Of each figure of the first steps, the largest difference as a part of the largest value."""
+    a, b = ([x for answer in side for x in answer["losses"]][: SAME_STEPS * figures] for side in (ours, theirs))
+    if min(len(a), len(b)) < SAME_STEPS * figures:
+        return [float("inf")] * figures
+    columns = [(a[i::figures], b[i::figures]) for i in range(figures)]
+    return [max(abs(x - y) for x, y in zip(u, v, strict=True)) / max(map(abs, v)) for u, v in columns]
+
+
+def agreement(case: Case, size: str, family: str, options: argparse.Namespace) -> dict:
+    """How far the two sides are apart after the same steps on given responses."""
+    code, folder = code_version(), built(case, size, family, options)
+    once = argparse.Namespace(**{**vars(options), "pairs": 0})
+    ours, theirs, _ = turns_of(Case(**{**vars(case), "same": True}), folder, once)
+    return {
+        "case": case.name, "size": size, "family": family, "steps": SAME_STEPS,
+        "parts": largest_parts(ours, theirs, case.figures), "date": datetime.date.today().isoformat(),
+        "versions": versions(options.peers / case.peer / "bin" / "python"), "code": code,
+    }  # fmt: skip
 
 
 def summary(ratios: list[float]) -> dict:
@@ -164,9 +187,23 @@ def machine() -> str:
 
 def remember(row: dict, results: Path) -> None:
     """Add a row in place of an older one of the same measurement, and write the page again."""
-    every = json.loads(results.read_text()) if results.exists() else {"rows": []}
+    every = read(results)
     others = [r for r in every["rows"] if _same_as(r) != _same_as(row)]
     every = {**every, "machine": machine(), "python": platform.python_version(), "rows": [*others, row]}
+    results.write_text(json.dumps(every, indent=1) + "\n")
+    write(every, results.with_suffix(".md"))
+
+
+def read(results: Path) -> dict:
+    every: dict = json.loads(results.read_text()) if results.exists() else {"rows": []}
+    return every
+
+
+def remember_agreement(row: dict, results: Path) -> None:
+    every = read(results)
+    which = ("case", "size", "family")
+    others = [r for r in every.get("given", []) if any(r[k] != row[k] for k in which)]
+    every = {"machine": machine(), "python": platform.python_version(), **every, "given": [*others, row]}
     results.write_text(json.dumps(every, indent=1) + "\n")
     write(every, results.with_suffix(".md"))
 
@@ -188,7 +225,17 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--peer", help="measure against this environment instead of the row's own")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--given", action="store_true", help="compare learning from given responses; no time"
+    )
     options = parser.parse_args()
+    if options.given:
+        for case, families in GIVEN:
+            for family in families:
+                row = agreement(case, "S", family, options)
+                remember_agreement(row, options.results)
+                print(f"{row['case']}, S {family}: apart by {', '.join(f'{p:.1g}' for p in row['parts'])}", flush=True)
+        return
     for size in options.sizes:
         for family in options.families:
             for case in CASES:
@@ -199,13 +246,19 @@ def main() -> None:
                 print(said(row), flush=True)
 
 
-def one(case: Case, size: str, family: str, options: argparse.Namespace) -> dict:
-    if options.peer:
-        case = Case(**{**vars(case), "peer": options.peer})
-    folder = options.work / f"{size}-{family}{'-256' if case.long_prompts else ''}"
+def built(case: Case, size: str, family: str, options: argparse.Namespace) -> Path:
+    """The folder of the common work, made if it is not there."""
+    folder: Path = options.work / f"{size}-{family}{'-256' if case.long_prompts else ''}"
     prompt = ["--prompt", "256", "256"] if case.long_prompts else []
     build = [options.ours, HERE / "workload.py", folder, "--size", size, "--family", family, *prompt]
     subprocess.run([str(part) for part in build], check=True)
+    return folder
+
+
+def one(case: Case, size: str, family: str, options: argparse.Namespace) -> dict:
+    if options.peer:
+        case = Case(**{**vars(case), "peer": options.peer})
+    folder = built(case, size, family, options)
     try:
         return measured(case, size, family, folder, options)
     except RuntimeError as error:

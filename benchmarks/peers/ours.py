@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from gate import Gate
+from workload import given
 
 from assent.algorithms.dpo import DPO
 from assent.algorithms.grpo import GRPO
@@ -31,7 +32,7 @@ from assent.train.optimizers import AdamW
 from assent.train.schedule import Schedule
 from assent.train.scoring import CriticScoring, KLControl, RolloutScoring, Shaping
 from assent.train.weighing import WeightedScorer
-from assent.types import ComparisonBatch, Prompt, ReferencedPairBatch, Sampling, Sequences, TokenBatch
+from assent.types import ComparisonBatch, Prompt, ReferencedPairBatch, Rollout, Sampling, Sequences, TokenBatch
 from assent.types.micro_batches import map_sequences
 
 LR, ROWS, LONGEST, END = 1e-4, 16, 128, 0
@@ -195,6 +196,64 @@ def online(source, scoring, algorithm, learner, *, units: int) -> None:
         gate.done(units, length=sum(len(r.token_ids) for r in rollouts) / len(rollouts))
 
 
+def rollouts_given(rows: list[dict], first: int, *, prompts: int, samples: int) -> list[Rollout]:
+    """Responses that nobody sampled; their log-probabilities are the learner's to find."""
+    asked = [(place % len(rows), k) for place in range(first, first + prompts) for k in range(samples)]
+    return [
+        Rollout(Prompt(str(i), "w", tuple(rows[i]["prompt"])), tuple(ids), (0.0,) * len(ids), True, "", 0)
+        for i, ids in ((place, given(rows, place, k)) for place, k in asked)
+    ]
+
+
+def grpo_given(folder: Path, rows: list[dict]) -> None:
+    """GRPO on given responses: the KL to the reference before each step says what the steps before it did."""
+    causal, ref = load_causal(folder / "policy"), load_causal(folder / "policy")
+    ref.model.requires_grad_(False)
+    forward = ModelForward(policy=causal.model)
+    learner = learner_of(forward, {"policy": causal.model})
+    scorer = FunctionScorer("length", lambda r: len(r.token_ids) / LONGEST)
+    read = ModelForward(policy=ref.model).logprobs
+    scoring = RolloutScoring(
+        forward.logprobs, read, [WeightedScorer(scorer)],
+        shaping=Shaping(), kl_control=KLControl(0.04), token_budget=BUDGET,
+    )  # fmt: skip
+    for step in itertools.count():
+        gate.wait()
+        scored = scoring(rollouts_given(rows, 4 * step, prompts=4, samples=8))
+        gate.losses.append(scored.metrics["kl/k3"].total / float(scored.mask_BT.sum()))
+        learner.update(GRPO().experience(scored), GRPO())
+        gate.done(32)
+
+
+def ppo_given(folder: Path, rows: list[dict]) -> None:
+    """The surrogate of PPO on given responses, four steps on each batch, values fixed and lambda 1.
+
+    The other side has one state more, after the last token, and pays the score there: values and, below lambda 1,
+    advantages differ for it. It clips no gradient.
+    """
+    causal, ref = load_causal(folder / "policy"), load_causal(folder / "policy")
+    judge, critic = (load_scalar(folder / "reward").scalar for _ in "jc")
+    for model in (ref.model, judge, critic):
+        model.requires_grad_(False)
+    forward = ModelForward(policy=causal.model, critic=critic)
+    learner = learner_of(forward, {"policy": causal.model})
+    learner.max_grad_norm = 1e9
+    scorer = RewardModelScorer("judge", same_tokens, lambda s: in_blocks(lambda b: (judge.last_scores(b),), s)[0])
+    read = ModelForward(policy=ref.model).logprobs
+    plain = RolloutScoring(
+        forward.logprobs, read, [WeightedScorer(scorer)],
+        shaping=Shaping(), kl_control=KLControl(0.05), token_budget=BUDGET,
+    )  # fmt: skip
+    scoring = CriticScoring(plain, forward.values)
+    algorithm = PPO(epochs=4, lam=1.0, value_coef=0.0)
+    while True:
+        gate.wait()
+        scored = scoring(rollouts_given(rows, 0, prompts=64, samples=1))
+        metrics = learner.update(algorithm.experience(scored), algorithm)
+        gate.losses += [metrics["loss/policy_avg"].value, scored.metrics["objective/kl"].value]
+        gate.done(64)
+
+
 def ppo(folder: Path, rows: list[dict], *, shared: bool = False) -> None:
     causal, ref = load_causal(folder / "policy"), load_causal(folder / "policy")
     judge = load_scalar(folder / "reward").scalar
@@ -235,6 +294,7 @@ WAITING = 8
 """Batches of 32 prompts that are known at once, as in a step of PPO."""
 
 WORK = {f.__name__: f for f in (sft, reward, reward_k_wise, dpo, dpo_precomputed, grpo, ppo, ppo_shared, rollouts)}
+WORK |= {f.__name__: f for f in (grpo_given, ppo_given)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

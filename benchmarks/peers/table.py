@@ -14,6 +14,7 @@ class Case:
         targets: least ratio of units a second, ours to theirs, by size; a size without one is measured for itself.
         same: the algorithm and the batches are the same, so the losses must be the same too.
         rows: of one step, for a share of the limit that counts tokens.
+        figures: of each step, where it is for agreement alone.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Case:
     same: bool = False
     unit: str = "tokens"
     long_prompts: bool = False
+    figures: int = 1
     sides: tuple[str, ...] = field(default=())
 
 
@@ -49,3 +51,11 @@ CASES = (
         "GRPO, 8 a prompt, prompts of 256", "grpo", "grpo", NEWEST, {"S": 6.0}, unit="completions", long_prompts=True
     ),
 )  # fmt: skip
+
+GIVEN = (
+    (Case("PPO, surrogate and KL", "ppo_given", "ppo_given", WITH_PPO, {}, figures=2), ("gpt2", "llama")),
+    (Case("GRPO, KL", "grpo_given", "grpo_given", NEWEST, {}), ("llama", "gpt2")),
+    (Case("GRPO, KL, prompts of 256", "grpo_given", "grpo_given", NEWEST, {}, long_prompts=True), ("gpt2",)),
+)
+"""Algorithms that sample, on given responses: both sides must come to the same figures, in these families. GRPO of the
+other side reads GPT-2 at other positions where prompts differ in length: it counts the padding on their left."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from gate import Gate
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+from workload import given
 
 LR, STILL, ROWS, LONGEST = 1e-4, 1e-9, 16, 128
 gate = Gate()
@@ -166,11 +167,14 @@ def grpo(folder, rows, tokenizer):
     trainer.train()
 
 
-def ppo(folder, rows, tokenizer):
+def ppo(folder, rows, tokenizer, **others):
     from datasets import Dataset
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     class Updates(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **_):
+            gate.losses += [logs["loss/policy_avg"], logs["objective/kl"]]
+
         def on_step_end(self, args, state, control, **_):
             gate.done(64)
             gate.wait()
@@ -182,9 +186,10 @@ def ppo(folder, rows, tokenizer):
     value, judge = (
         AutoModelForSequenceClassification.from_pretrained(folder / "reward", num_labels=1, **load) for _ in "ab"
     )
-    settings = common(folder) | {"max_steps": -1, "learning_rate": STILL}
-    config = PPOConfig(
-        **settings | {"per_device_train_batch_size": 16},
+    settings = common(folder) | dict(
+        max_steps=-1,
+        learning_rate=STILL,
+        per_device_train_batch_size=16,
         gradient_accumulation_steps=4,
         num_mini_batches=4,
         num_ppo_epochs=4,
@@ -196,6 +201,7 @@ def ppo(folder, rows, tokenizer):
         num_sample_generations=0,
         kl_coef=0.05,
     )
+    config = PPOConfig(**settings | others)
     trainer = PPOTrainer(
         args=config,
         processing_class=tokenizer,
@@ -209,6 +215,58 @@ def ppo(folder, rows, tokenizer):
     )
     gate.wait()
     trainer.train()
+
+
+def grpo_given(folder, rows, tokenizer):
+    """Nothing is sampled: the responses are given."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    data = Dataset.from_list([{"prompt": text(tokenizer, r["prompt"])} for r in rows])
+    model = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
+    settings = common(folder) | {"per_device_train_batch_size": 32}
+    config = GRPOConfig(
+        **settings, num_generations=8, max_completion_length=LONGEST, beta=0.04, temperature=1.0, top_k=0, top_p=1.0,
+        loss_type="grpo", shuffle_dataset=False, use_bias_correction_kl=True,
+    )  # fmt: skip
+
+    class Given(GRPOTrainer):
+        def _generate_single_turn(self, prompt_ids, *_, **__):
+            places = [place_of[tuple(ids)] for ids in prompt_ids]
+            assert places == [p for p in places[::8] for _ in range(8)], "eight rows of a prompt stand together"
+            return [given(rows, place, k % 8) for k, place in enumerate(places)], None
+
+    class Told(Gated):
+        def on_log(self, args, state, control, logs=None, **_):
+            if logs and "kl" in logs:
+                gate.losses.append(logs["kl"])
+                gate.done(32)
+
+    place_of = {tuple(r["prompt"]): i for i, r in enumerate(rows)}
+    trainer = Given(
+        model=model, reward_funcs=lambda completion_ids, **_: [len(c) / LONGEST for c in completion_ids],
+        args=config, train_dataset=data, processing_class=tokenizer,
+    )  # fmt: skip
+    trainer.add_callback(Told(32, 1))
+    trainer.train()
+
+
+def ppo_given(folder, rows, tokenizer):
+    """Nothing is sampled: the responses to 64 prompts are given, and they come again in every update."""
+    from trl.experimental.ppo import ppo_trainer
+
+    place_of = {tuple(r["prompt"]): i for i, r in enumerate(rows[:64])}
+
+    def generated(model, queries, _, pad, __):
+        answers = [given(rows, place_of[tuple(t for t in row if t != pad)], 0) for row in queries.tolist()]
+        longest = max(map(len, answers))
+        padded = torch.tensor([[*a, *[pad] * (longest - len(a))] for a in answers])
+        both = torch.cat([queries, padded], 1)
+        return both, ppo_trainer.forward(model, both, pad).logits[:, queries.shape[1] - 1 : -1]
+
+    ppo_trainer.batch_generation = generated
+    ppo(folder, rows[:64], tokenizer, learning_rate=LR, per_device_train_batch_size=64, gradient_accumulation_steps=1,
+        num_mini_batches=1, lam=1.0, vf_coef=0.0)  # fmt: skip
 
 
 def rollouts(folder, rows, tokenizer):
@@ -260,6 +318,7 @@ def rollouts_batch(folder, rows, tokenizer):
 
 STEPS = {"sft": 2, "reward": 2, "dpo": 1, "grpo": 1, "ppo": 1, "rollouts": 1}
 WORK = {f.__name__: f for f in (sft, reward, dpo, dpo_precomputed, grpo, ppo, rollouts, rollouts_batch)}
+WORK |= {f.__name__: f for f in (grpo_given, ppo_given)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

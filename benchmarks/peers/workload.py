@@ -78,6 +78,12 @@ def rows_of(vocabulary: int, prompt: tuple[int, int], count: int, completions: i
     return rows
 
 
+def given(rows: list[dict], place: int, k: int) -> list[int]:
+    """The k-th response to the prompt of a row, where both sides shall learn from the same ones."""
+    answer: list[int] = rows[(place + k) % len(rows)]["responses"][0]
+    return answer
+
+
 def build(folder: Path, size: str, family: str, *, prompt: tuple[int, int] = (16, 64)) -> Path:
     """The folder, made once: `policy`, `reward`, `rows.json`."""
     if (folder / "rows.json").exists():
