@@ -225,9 +225,7 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--peer", help="measure against this environment instead of the row's own")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument(
-        "--given", action="store_true", help="compare learning from given responses; no time"
-    )
+    parser.add_argument("--given", action="store_true", help="compare learning from given responses; no time")
     options = parser.parse_args()
     if options.given:
         for case, families in GIVEN:
