@@ -45,6 +45,22 @@ def test_other_losses_give_no_ratio(peers, monkeypatch, tmp_path):
     assert "ratio_cpu" not in row
 
 
+def test_both_sides_are_held_against_the_same_useful_tokens(peers, monkeypatch, tmp_path):
+    more = {"peak_mb": 200.0, "before_mb": 100.0}
+    ours = [{**a, **more, "slots": 60, "useful": 54} for a in answers([2.0] * 12)]
+    theirs = [{**a, **more, "slots": 120} for a in answers([2.0] * 12)]
+    monkeypatch.setattr(peers, "turns_of", lambda *_: (ours, theirs, [0.5]))
+    monkeypatch.setattr(peers, "versions", lambda _: {"trl": "0"})
+    monkeypatch.setattr(peers, "limits_of", lambda *_: {})
+    monkeypatch.setattr(peers, "seconds_at_limit", lambda *_: None)
+    case = next(c for c in peers.CASES if c.same)
+    options = type("Options", (), {"threads": 1, "peers": tmp_path, "ours": "python", "core": 0})()
+    row = peers.measured(case, "S", "gpt2", tmp_path, options)
+    assert (row["ours"]["useful_share"], row["theirs"]["useful_share"]) == (0.9, 0.45)
+    peers.remember({**row, "date": "today"}, tmp_path / "peers.json")
+    assert "| 90 %, 45 % |" in (tmp_path / "peers.md").read_text()
+
+
 def test_each_figure_of_given_responses_is_compared_by_its_own_size(peers):
     ours, theirs = [0.01, 100.0] * 10, [0.01, 100.0] * 10
     assert peers.largest_parts(answers(ours), answers(theirs), 2) == [0.0, 0.0]

@@ -163,6 +163,10 @@ def measured(case: Case, size: str, family: str, folder: Path, options: argparse
         for extra in ("slots", "length"):
             if answers[-1].get(extra):
                 row[side][extra] = statistics.median(a[extra] for a in answers[1:])
+        # The other side's turn is of the same rows, so that the same tokens were useful.
+        if case.same and "slots" in answers[-1]:
+            shares = [a["useful"] / b["slots"] for a, b in zip(ours[1:], answers[1:], strict=True)]
+            row[side]["useful_share"] = statistics.median(shares)
         at_limit = seconds_at_limit(case, size, family, folder, answers[1:], limit)
         if at_limit is not None:
             row[side]["share_of_limit"] = at_limit / statistics.median(a["cpu"] for a in answers[1:])

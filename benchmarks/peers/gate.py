@@ -20,6 +20,8 @@ class Gate:
         self.before_mb = 0.0
         self.losses: list[float] = []
         self.slots = 0
+        self.useful = 0
+        """Distinct tokens that the work had to read: a prompt once for all its responses, no padding."""
         self.lengths: list[int] = []
 
     def watch(self, model) -> None:
@@ -38,7 +40,7 @@ class Gate:
             os._exit(0)
         # Of libraries and models, before any work: what a process peaks at beyond it is what the work itself takes.
         self.before_mb = self.before_mb or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        self.losses, self.slots, self.lengths = [], 0, []
+        self.losses, self.slots, self.useful, self.lengths = [], 0, 0, []
         self.started = (time.perf_counter(), time.process_time())
 
     def done(self, units: float, **more: float) -> None:
@@ -48,6 +50,7 @@ class Gate:
         answer = {"units": units, "wall": wall, "cpu": cpu, "losses": self.losses, "peak_mb": peak}
         answer["before_mb"] = self.before_mb
         answer |= {"slots": self.slots} if self.slots else {}
+        answer |= {"useful": self.useful} if self.useful else {}
         answer |= {"length": sum(self.lengths) / len(self.lengths)} if self.lengths else {}
         answer |= more
         self.answers.write(json.dumps(answer) + "\n")

@@ -71,6 +71,11 @@ def batches(rows: list[dict], size: int) -> Iterator[list[dict]]:
         yield from (rows[i : i + size] for i in range(0, len(rows) - size + 1, size))
 
 
+def distinct(some: list[dict], k: int) -> int:
+    """Tokens of these prompts and of the first k responses to each."""
+    return sum(len(r["prompt"]) + sum(map(len, r["responses"][:k])) for r in some)
+
+
 def sft(folder: Path, rows: list[dict]) -> None:
     causal = load_causal(folder / "policy")
     learner = learner_of(ModelForward(policy=causal.model), {"policy": causal.model})
@@ -79,6 +84,7 @@ def sft(folder: Path, rows: list[dict]) -> None:
     while True:
         gate.wait()
         for some in itertools.islice(source, STEPS["sft"]):
+            gate.useful += distinct(some, 1)
             batch = TokenBatch(Sequences.of([r["prompt"] for r in some], [r["responses"][0] for r in some]))
             gate.losses.append(learner.step(batch, SFT())["loss/tokens"].value)
         gate.done(ROWS * real * STEPS["sft"])
@@ -106,6 +112,7 @@ def reward(folder: Path, rows: list[dict], k: int = 2, size: int = ROWS) -> None
     while True:
         gate.wait()
         for some in itertools.islice(source, STEPS["reward"]):
+            gate.useful += distinct(some, k)
             gate.losses.append(learner.step(comparisons(some, k), RewardModel())["loss/pairs"].value)
         gate.done(size * k * (k - 1) // 2 * STEPS["reward"])
 
@@ -141,6 +148,7 @@ def dpo(folder: Path, rows: list[dict], *, precomputed: bool = False) -> None:
     while True:
         gate.wait()
         for some in itertools.islice(source, STEPS["dpo"]):
+            gate.useful += distinct(some, 2) * (1 if known else 2)  # by the policy, and by the reference
             batch = batch_of(some, torch.cat([known[id(r)] for r in some]) if known else None)
             gate.losses.append(learner.step(batch, DPO())["loss/preference"].value)
         gate.done(ROWS * STEPS["dpo"])

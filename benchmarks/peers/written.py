@@ -23,6 +23,8 @@ def write(every: dict, path: Path) -> None:
         "measured in the same run; 100 % is out of reach. PPO and GRPO step at a rate of 1e-9 on both sides, so that",
         "the lengths of the responses stay those of the common policy; their mean differs by chance (a column below),",
         "and a rate counts episodes or completions. Ours: micro-batches of up to 8192 slots, the default.",
+        "Useful = of the slots that went through the trunk, the share of distinct tokens: a prompt once for all its",
+        "responses.",
         "",
         *(line for note in every.get("notes", []) for line in (note, "")),
         "## Targets",
@@ -38,7 +40,7 @@ def write(every: dict, path: Path) -> None:
         "## Every measurement",
         "",
         "| work | model | threads | TRL | pairs, load, nice | CPU time | wall | ours /s, theirs /s (CPU) "
-        "| MB ours, theirs | share of limit ours, theirs | slots run, ours / theirs | largest loss gap | mean length "
+        "| MB ours, theirs | share of limit ours, theirs | useful slots ours, theirs | largest loss gap | mean length "
         "| date, code |",
         "|" + "---|" * 14,
     ]
@@ -112,12 +114,12 @@ def _detail(row: dict) -> str:
         return head + f"| {row.get('refused', row.get('failed'))} |" + " |" * 8 + f" {row['date']}, {row['code']} |"
     ours, theirs = row["ours"], row["theirs"]
     shares = [f"{100 * s['share_of_limit']:.0f} %" if "share_of_limit" in s else "-" for s in (ours, theirs)]
-    slots = f"{ours['slots'] / theirs['slots']:.2f}" if "slots" in ours and "slots" in theirs else "-"
+    useful = [f"{100 * s['useful_share']:.0f} %" if "useful_share" in s else "-" for s in (ours, theirs)]
     lengths = [f"{s['length']:.0f}" if "length" in s else "-" for s in (ours, theirs)]
     gap = f"{row['largest_loss_gap']:.1g}" if "largest_loss_gap" in row else "-"
     return head + (
         f"| {row['pairs']}, {row['load']:.1f}, {row.get('nice', 0)} "
         f"| {_spread(row['ratio_cpu'])} | {_spread(row['ratio_wall'])} "
         f"| {ours['rate_cpu']:.4g}, {theirs['rate_cpu']:.4g} | {row['memory_mb'][0]:.0f}, {row['memory_mb'][1]:.0f} "
-        f"| {', '.join(shares)} | {slots} | {gap} | {', '.join(lengths)} | {row['date']}, {row['code']} |"
+        f"| {', '.join(shares)} | {', '.join(useful)} | {gap} | {', '.join(lengths)} | {row['date']}, {row['code']} |"
     )
