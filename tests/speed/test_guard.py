@@ -3,10 +3,11 @@
 `ratios.json` holds what was measured when the path was last changed on purpose, and `python tests/speed/test_guard.py`
 measures it anew. A path fails here when it has lost a third of its lead. Processor time of one thread, median of
 alternating pairs: other work on the machine slows both sides. `flops.json` holds the multiplications of a training
-step, which are the same everywhere, so that a hundredth more fails.
+step, `calls.json` the torch operations of sampling; they are the same everywhere, so that a hundredth more fails.
 """
 
 import json
+import shutil
 import statistics
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig, LlamaConfig
 
@@ -28,6 +30,7 @@ from assent.types import ComparisonBatch, Request, Sampling, Sequences, TokenBat
 
 KEPT = Path(__file__).with_name("ratios.json")
 COUNTED = Path(__file__).with_name("flops.json")
+CALLED = Path(__file__).with_name("calls.json")
 LOSS = 2 / 3
 """Of the kept ratio: what two runs differ by on a busy machine is a tenth of it."""
 
@@ -163,6 +166,35 @@ def test_a_training_step_multiplies_no_more_than_it_did(name):
     assert flops(name) <= 1.01 * kept
 
 
+class Calls(TorchDispatchMode):
+    """Counts torch operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def calls() -> int:
+    """Of the rollouts above, their prefill included: what a small model's decode step is bound by."""
+    _, ours = rollouts()
+    ours()
+    with Calls() as counter:
+        ours()
+    return counter.count
+
+
+def test_sampling_calls_torch_no_more_than_it_did():
+    """A lost compiled attention, a step too many, a draw in more pieces: at these sizes a clock misses each of them."""
+    if not any(shutil.which(c) for c in ("cc", "gcc", "clang")):
+        pytest.skip("there is no C compiler, and without compiled attention more operations are called")
+    kept = json.loads(CALLED.read_text())["rollouts"]
+    assert calls() <= 1.01 * kept
+
+
 def test_what_the_head_keeps_for_its_gradient_does_not_grow_with_vocabulary_times_length():
     """Bytes saved by autograd, which do not depend on the machine: the inputs, once one chunk does not hold it all."""
 
@@ -182,7 +214,9 @@ def test_what_the_head_keeps_for_its_gradient_does_not_grow_with_vocabulary_time
 if __name__ == "__main__":
     measured = {name: round(ratio(name), 2) for name in PATHS}
     counted = {name: flops(name) for name in ("training", "shared_prompts")}
+    called = {"rollouts": calls()}
     if "--write" in sys.argv:
+        CALLED.write_text(json.dumps(called, indent=1) + "\n")
         KEPT.write_text(json.dumps(measured, indent=1) + "\n")
         COUNTED.write_text(json.dumps(counted, indent=1) + "\n")
-    print(measured, counted)
+    print(measured, counted, called)
