@@ -55,8 +55,8 @@ class KeptBlock:
         for row, k in enumerate(kept):
             if k is not None:
                 counts[row, : len(k.counts)] = torch.tensor(k.counts, dtype=torch.int64)
-        listed = [torch.tensor(k.ids, dtype=torch.int64) for k in kept if k is not None]
-        return cls(torch.cat(listed), _starts(counts), counts)
+        ids = [torch.tensor(k.ids, dtype=torch.int64) for k in kept if k is not None]
+        return cls(torch.cat(ids), _starts(counts), counts)
 
     def select(self, rows: Tensor, longest: int) -> "KeptBlock":
         """The named rows, cut to so many places; the tokens of others are let go."""
