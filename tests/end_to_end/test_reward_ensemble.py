@@ -11,6 +11,7 @@ import torch
 from assent.errors import ConfigError, ContractError
 from assent.models.folders import load_causal, load_scalar
 from assent.stages import reward_ensemble, reward_training
+from assent.stages.enough import TooFewComparisons
 from assent.stages.reward_average import average, require_one_start
 from assent.types import Sequences
 from tests.end_to_end.own import make_data, make_policy
@@ -227,3 +228,14 @@ def test_a_margin_that_nothing_reads_and_unused_factors_are_refused(start, tmp_p
         made(start, tmp_path, "stages.ensemble.lr_factors=[1, 2, 3, 4]")
     with pytest.raises(ConfigError, match="did you mean 'soft'"):
         made(start, tmp_path, "stages.ensemble.algorithm={name: sofd}")
+
+
+@pytest.mark.parametrize("stage", ["ensemble", "average"])
+def test_ensembles_and_averages_that_may_be_guessing_hold_the_run_too(start, tmp_path, stage):
+    """No share of two dozen held-out pairs has a lower end above .999; without the bound the same run goes on."""
+    given = (f"start={start / 'raw'}", f"data={start}", *SHARED)
+    with pytest.raises(TooFewComparisons, match=f"the reward model {stage!r} may be guessing|not yet known"):
+        run_tiny(tmp_path, *given, f"stages.{stage}.accuracy_above=0.999", text=RECIPE + AVERAGE)
+    assert not list(tmp_path.glob(f"{stage}-*")) and not list(tmp_path.glob("report-*"))
+    made, _ = run_tiny(tmp_path, *given, text=RECIPE + AVERAGE)
+    assert "report" in made and stage in made
