@@ -30,6 +30,8 @@ def test_on_the_card(file: Path) -> None:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("file", "chosen"), [("test_align.py", "ln_2")])
+@pytest.mark.parametrize(
+    ("file", "chosen"), [("test_align.py", "ln_2"), ("test_online_parts.py", "restricted or stop_string")]
+)
 def test_what_holds_end_to_end_holds_on_the_card(file: str, chosen: str) -> None:
     run("-p", "tests.device.everywhere", f"tests/end_to_end/{file}", "-k", chosen)
