@@ -24,7 +24,7 @@ def write(every: dict, path: Path) -> None:
         "the lengths of the responses stay those of the common policy; their mean differs by chance (a column below),",
         "and a rate counts episodes or completions. Ours: micro-batches of up to 8192 slots, the default.",
         "Useful = of the slots that went through the trunk, the share of distinct tokens: a prompt once for all its",
-        "responses.",
+        "responses. Above 100 % where the last token of a response, of which nothing is asked, is not read.",
         "",
         *(line for note in every.get("notes", []) for line in (note, "")),
         "## Targets",
