@@ -82,7 +82,8 @@ class Generation(Frozen):
         top_p: draw from the fewest tokens alone that have this share of the probability together; 1 for all. What was
             kept is recorded, and policy and reference are scored among it. Rewards are then those of the restricted
             policy, so that what is served must be restricted likewise; InstructGPT, Llama 2 and GRPO train without.
-        stop_strings: end a response where its text has one of them, which scorers are not shown.
+        stop_strings: end a response where its text has one of them. Who reads the text, and outcome reward models, are
+            not shown it; process rewards and critics read the tokens, and it with them.
         slots: sequences decoded at once.
     """
 
