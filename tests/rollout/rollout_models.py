@@ -25,13 +25,14 @@ from transformers import (
 POSITIONS = 48
 
 
-def make(family: str, vocabulary: int = 29, seed: int = 0):
-    """A model of the family; `neox` is one that the lean step does not know, `mamba` and `rwkv` have another cache
-    than it cuts rows from: one raises, the other would say nothing."""
-    common = dict(vocab_size=vocabulary, initializer_range=0.3, bos_token_id=0, eos_token_id=0, pad_token_id=0)
-    body = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4)
+def make(family: str, vocabulary: int = 29, seed: int = 0, hidden: int = 16):
+    """A model of the family, its weights the smaller the wider it is; `neox` is one that the lean step does not know,
+    `mamba` and `rwkv` have another cache than it cuts rows from: one raises, the other would say nothing."""
+    spread = 0.3 * (16 / hidden) ** 0.5
+    common = dict(vocab_size=vocabulary, initializer_range=spread, bos_token_id=0, eos_token_id=0, pad_token_id=0)
+    body = dict(hidden_size=hidden, intermediate_size=hidden * 3 // 2, num_hidden_layers=2, num_attention_heads=4)
     grouped = dict(**common, **body, num_key_value_heads=2, max_position_embeddings=POSITIONS)
-    gpt2 = dict(**common, n_embd=16, n_layer=2, n_head=2, n_positions=POSITIONS)
+    gpt2 = dict(**common, n_embd=hidden, n_layer=2, n_head=2, n_positions=POSITIONS)
     llama3 = dict(
         rope_type="llama3",
         rope_theta=10000.0,
@@ -40,7 +41,7 @@ def make(family: str, vocabulary: int = 29, seed: int = 0):
         high_freq_factor=4.0,
         original_max_position_embeddings=16,
     )
-    small = dict(hidden_size=16, num_hidden_layers=2, max_position_embeddings=POSITIONS)
+    small = dict(hidden_size=hidden, num_hidden_layers=2, max_position_embeddings=POSITIONS)
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -42,7 +42,20 @@ def test_a_prompt_is_read_once_for_all_its_samples(watched):
     requests = requests_of(prompts, samples=6)
     random.Random(1).shuffle(requests)
     NativeEngine(make("llama"), slots=4).generate(requests, SAMPLING)
-    assert watched[0] == [(3, 3)]
+    assert watched[0] == [(3, slots.PAD)]
+
+
+def test_a_prompt_is_read_in_a_length_that_no_other_prompt_changes(watched):
+    """Alone or beside others; the model's last position is the end."""
+    prompts = [tuple(i % 25 + 1 for i in range(n)) for n in (3, 17, 18, 30, 40)]
+    model = make("llama")
+    NativeEngine(model, slots=4).generate(requests_of(prompts, 1), Sampling(2, ()))
+    together = sorted(watched[0])
+    watched[0].clear()
+    for prompt in prompts:
+        NativeEngine(model, slots=4).generate(requests_of([prompt], 1), Sampling(2, ()))
+    assert together == [(1, 48), (2, 16), (2, 32)]
+    assert sorted(length for _, length in watched[0]) == [16, 16, 32, 32, 48]
 
 
 def test_prompts_of_one_token_need_no_prefill(watched):

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from assent.functional import _guards
 from assent.functional._precision import as_float, clamp_log_ratio
 from assent.functional.logprobs import KeptTokens, chunk_of
+from assent.kernels import products
 
 
 def _log_ratio(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
@@ -205,8 +206,8 @@ def _chunk_exact(
     temperature: float,
     kept: KeptTokens | None,
 ) -> Tensor:
-    logits_CV = as_float(F.linear(hidden_CD, weight_VD, bias_V)) / temperature
-    ref_logits_CV = as_float(F.linear(ref_hidden_CE, ref_weight_VE, ref_bias_V)) / temperature
+    logits_CV = as_float(products.linear(hidden_CD, weight_VD, bias_V)) / temperature
+    ref_logits_CV = as_float(products.linear(ref_hidden_CE, ref_weight_VE, ref_bias_V)) / temperature
     if kept is not None:
         logits_CV, ref_logits_CV = kept.restrict(logits_CV), kept.restrict(ref_logits_CV)
     return exact(logits_CV, ref_logits_CV)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from assent.functional import _guards
 from assent.functional._precision import as_float
+from assent.kernels import products
 
 # Logits alive at once when `chunk` is None: little memory on a CPU, enough work to fill a GPU.
 CHUNK_LOGITS_CPU = 2**22
@@ -262,7 +263,7 @@ def _linear(
 def _chunk_logprobs(
     hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float, kept: KeptTokens | None
 ) -> Tensor:
-    logits_NV = _tempered(as_float(F.linear(hidden_ND, weight_VD, bias_V)), temperature)
+    logits_NV = _tempered(as_float(products.product(hidden_ND, weight_VD.t(), bias_V)), temperature)
     return F.log_softmax(logits_NV if kept is None else kept.restrict(logits_NV), dim=-1)
 
 
@@ -328,10 +329,10 @@ class _LinearLogprobs(torch.autograd.Function):
             del logprobs_CV
             narrow_CV = slope_CV.to(hidden_ND.dtype)
             if grad_hidden_ND is not None:
-                grad_hidden_ND[rows_C] = narrow_CV @ weight_VD
+                grad_hidden_ND[rows_C] = products.product(narrow_CV, weight_VD)
             if grad_weight_VD is not None:
                 if grad_weight_VD.dtype == narrow_CV.dtype:
-                    grad_weight_VD.addmm_(narrow_CV.t(), hidden_CD)
+                    products.add_product(grad_weight_VD, narrow_CV.t(), hidden_CD)
                 else:
                     grad_weight_VD += narrow_CV.t() @ hidden_CD
             if grad_bias_V is not None:

@@ -5,12 +5,17 @@ of the modules stay, so the saved folder is the same, and whoever loads it elsew
 """
 
 import inspect
+from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.activations import GELUTanh, NewGELUActivation
+from transformers.pytorch_utils import Conv1D
+
+from assent.kernels import products
 
 SAME = 1e-5
 """Largest difference from the module replaced, relative to the largest value; float32 gives about 1e-6."""
@@ -18,13 +23,29 @@ SAME = 1e-5
 
 def fuse(model: nn.Module) -> None:
     """GELU in its tanh form as torch's one operation instead of eight; RMS norms by `RMSNorm`, those whose function it
-    has (Gemma's, which adds 1 to its weights, is left)."""
+    has (Gemma's, which adds 1 to its weights, is left); projections by `products.linear`, where that is not torch's."""
     for module in list(model.modules()):
+        if type(module) in _PROJECTIONS and products.multiply() is not None:
+            module.forward = MethodType(_PROJECTIONS[type(module)], module)
         for name, part in module.named_children():
             if type(part) is NewGELUActivation:
                 setattr(module, name, GELUTanh())
             elif (norm := _as_rms_norm(part)) is not None:
                 setattr(module, name, norm)
+
+
+def _linear(module: nn.Linear, x: Tensor) -> Tensor:
+    return products.linear(x, module.weight, module.bias)
+
+
+def _conv1d(module: Conv1D, x: Tensor) -> Tensor:
+    return products.linear(x, module.weight.t(), module.bias)
+
+
+_PROJECTIONS: dict[type, Callable[..., Tensor]] = {nn.Linear: _linear, Conv1D: _conv1d}
+"""Set on the module as its `forward`. Its class stays, since others ask for it."""
+for _forward in (_linear, _conv1d):
+    _forward.__name__ = "forward"  # what a pickle looks for
 
 
 class RMSNorm(nn.Module):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from assent.rollout import compiled
+from assent.kernels.attend import attend as compiled_attend
 from assent.rollout.decoders import Decoder
 
 
@@ -84,7 +84,7 @@ def step(decoder: Decoder, cache: Cache, token_ids_B: Tensor, positions_B: Tenso
         positions_B: int64, where its keys and values go; every earlier place of the slot is read.
         seen: at least 1 + the largest position.
     """
-    attend = compiled.attend() if cache.keys.dtype == torch.float32 and cache.keys.device.type == "cpu" else None
+    attend = compiled_attend() if cache.keys.dtype == torch.float32 and cache.keys.device.type == "cpu" else None
     read = _Read.of(positions_B, seen, cache) if attend is None else None
     angles = decoder.angles(positions_B)
     x = decoder.embed(token_ids_B, positions_B)

@@ -4,7 +4,8 @@ A decoder holds the model's own Parameter objects: whoever updates them in place
 qualify is decided here by exact class, and then by comparison with the model's own forward (see `native`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +15,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from assent.errors import ContractError
+from assent.kernels import products
+
+LAID_OUT = 2**28
+"""Bytes of weights of which a second copy is made while a call samples."""
 
 Angles = tuple[Tensor, Tensor] | None
 Model = Any
@@ -37,6 +42,8 @@ class Block(Protocol):
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Output projection, residual and feed-forward; may overwrite `x`."""
         ...
+
+    def projections(self) -> "list[Projection]": ...
 
 
 class Decoder(Protocol):
@@ -62,6 +69,7 @@ class Decoder(Protocol):
     def embed(self, token_ids: Tensor, positions: Tensor) -> Tensor: ...
     def angles(self, positions: Tensor) -> Angles: ...
     def logits(self, x: Tensor) -> Tensor: ...
+    def projections(self) -> "list[Projection]": ...
 
 
 def step_aside(reason: str) -> ContractError:
@@ -80,14 +88,67 @@ def _plain(module: Model, kind: type) -> Model:
     return module
 
 
-def _linear(module: Model) -> tuple[Tensor, Tensor | None]:
-    _plain(module, nn.Linear)
-    return module.weight, module.bias
+@dataclass
+class Projection:
+    """x @ weight + bias, without gradient.
+
+    Args:
+        weight: the model's own, `[M, K]`, or `[K, M]` in GPT-2.
+        bias: `[M]`.
+        by_input: whether it is GPT-2's.
+        columns: of GPT-2's, where only some are wanted.
+        panels: the weight as it was at `lay_out`, in the form that is multiplied fastest.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    by_input: bool = False
+    columns: slice | None = None
+    panels: products.Panels | None = None
+
+    @classmethod
+    def linear(cls, module: Model) -> "Projection":
+        _plain(module, nn.Linear)
+        return cls(module.weight, module.bias)
+
+    @classmethod
+    def conv1d(cls, module: Model, columns: slice | None = None) -> "Projection":
+        _plain(module, Conv1D)
+        return cls(module.weight, module.bias, True, columns)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.panels is None and not self.by_input:
+            return products.linear(x, self.weight, self.bias)
+        bias = self.bias if self.bias is None or self.columns is None else self.bias[self.columns]
+        y_NM = products.product(x if x.dim() == 2 else x.flatten(0, -2), self.panels or self._weight_KM(), bias)
+        return y_NM if x.dim() == 2 else y_NM.unflatten(0, x.shape[:-1])
+
+    def _weight_KM(self) -> Tensor:
+        if not self.by_input:
+            return self.weight.t()
+        return self.weight if self.columns is None else self.weight[:, self.columns]
+
+    def lay_out(self) -> None:
+        self.panels = products.Panels.of(self._weight_KM())
+
+    def forget(self) -> None:
+        self.panels = None
 
 
-def _conv1d(module: Model) -> tuple[Tensor, Tensor]:
-    _plain(module, Conv1D)
-    return module.weight, module.bias
+@contextmanager
+def laid_out(decoder: "Decoder") -> Iterator[None]:
+    """Within it the decoder may read copies of the weights that are multiplied faster. None is left behind, so that no
+    copy can go stale; a decoder of more than `LAID_OUT` bytes is not copied."""
+    projections = decoder.projections()
+    if sum(p.weight.numel() * p.weight.element_size() for p in projections) > LAID_OUT:
+        projections = []
+    try:
+        for projection in projections:
+            projection.lay_out()
+        yield
+    finally:
+        for projection in projections:
+            projection.forget()
 
 
 def _activation(module: Model) -> Callable[[Tensor], Tensor]:
@@ -97,17 +158,25 @@ def _activation(module: Model) -> Callable[[Tensor], Tensor]:
     return module
 
 
+def _head(model: Model) -> Projection:
+    head = Projection.linear(model.lm_head)
+    if head.bias is not None:
+        raise step_aside("a bias on the language-model head is not covered")
+    return head
+
+
 # ------------------------------------------------------------------------------------------------------------- GPT-2
 
 
 @dataclass(frozen=True)
 class _Gpt2Block:
     norm: nn.Module
-    qkv: tuple[Tensor, Tensor]
-    out: tuple[Tensor, Tensor]
+    q_proj: Projection
+    kv_proj: Projection
+    out: Projection
     mlp_norm: nn.Module
-    up: tuple[Tensor, Tensor]
-    down: tuple[Tensor, Tensor]
+    up: Projection
+    down: Projection
     activation: Callable[[Tensor], Tensor]
     heads: int
     scale: float
@@ -116,23 +185,18 @@ class _Gpt2Block:
         return self.norm(x)
 
     def q(self, normed: Tensor, angles: Angles) -> Tensor:
-        weight, bias = self.qkv
-        width = weight.shape[0]
-        return _affine(normed, weight[:, :width], bias[:width]).unflatten(-1, (self.heads, -1))
+        return self.q_proj(normed).unflatten(-1, (self.heads, -1))
 
     def kv(self, normed: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
-        weight, bias = self.qkv
-        width = weight.shape[0]
-        both = _affine(normed, weight[:, width:], bias[width:]).unflatten(-1, (2 * self.heads, -1))
+        both = self.kv_proj(normed).unflatten(-1, (2 * self.heads, -1))
         return both[..., : self.heads, :], both[..., self.heads :, :]
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = x + _affine(attended.flatten(-2), *self.out)
-        return x.add_(_affine(self.activation(_affine(self.mlp_norm(x), *self.up)), *self.down))
+        x = x + self.out(attended.flatten(-2))
+        return x.add_(self.down(self.activation(self.up(self.mlp_norm(x)))))
 
-
-def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+    def projections(self) -> list[Projection]:
+        return [self.q_proj, self.kv_proj, self.out, self.up, self.down]
 
 
 @dataclass(frozen=True)
@@ -146,7 +210,7 @@ class Gpt2:
     tokens: Tensor
     positions: Tensor
     norm: nn.Module
-    weight: Tensor
+    head: Projection
 
     @classmethod
     def of(cls, model: Model) -> "Gpt2":
@@ -157,23 +221,22 @@ class Gpt2:
         blocks: list[Block] = [
             _Gpt2Block(
                 norm=_plain(b.ln_1, nn.LayerNorm),
-                qkv=_conv1d(b.attn.c_attn),
-                out=_conv1d(b.attn.c_proj),
+                q_proj=Projection.conv1d(b.attn.c_attn, slice(None, config.hidden_size)),
+                kv_proj=Projection.conv1d(b.attn.c_attn, slice(config.hidden_size, None)),
+                out=Projection.conv1d(b.attn.c_proj),
                 mlp_norm=_plain(b.ln_2, nn.LayerNorm),
-                up=_conv1d(b.mlp.c_fc),
-                down=_conv1d(b.mlp.c_proj),
+                up=Projection.conv1d(b.mlp.c_fc),
+                down=Projection.conv1d(b.mlp.c_proj),
                 activation=_activation(b.mlp.act),
                 heads=heads,
                 scale=b.attn.scaling,
             )
             for b in body.h
         ]
-        weight, bias = _linear(model.lm_head)
-        if bias is not None:
-            raise step_aside("a bias on the language-model head is not covered")
+        head = _head(model)
         tokens, positions = _plain(body.wte, nn.Embedding).weight, _plain(body.wpe, nn.Embedding).weight
         dim = config.hidden_size // heads
-        return cls(blocks, heads, heads, dim, tokens, positions, _plain(body.ln_f, nn.LayerNorm), weight)
+        return cls(blocks, heads, heads, dim, tokens, positions, _plain(body.ln_f, nn.LayerNorm), head)
 
     def reserve(self, longest: int) -> None:
         """The position table is a weight: nothing to prepare."""
@@ -185,7 +248,14 @@ class Gpt2:
         return None
 
     def logits(self, x: Tensor) -> Tensor:
-        return F.linear(self.norm(x), self.weight)
+        return self.head(self.norm(x))
+
+    @property
+    def weight(self) -> Tensor:
+        return self.head.weight
+
+    def projections(self) -> list[Projection]:
+        return [self.head, *(p for block in self.blocks for p in block.projections())]
 
 
 # ------------------------------------------------------------------------------------------------------------- Llama
@@ -209,16 +279,16 @@ class _Norm:
 @dataclass(frozen=True)
 class _LlamaBlock:
     norm: _Norm
-    q_proj: tuple[Tensor, Tensor | None]
-    k_proj: tuple[Tensor, Tensor | None]
-    v_proj: tuple[Tensor, Tensor | None]
-    out: tuple[Tensor, Tensor | None]
+    q_proj: Projection
+    k_proj: Projection
+    v_proj: Projection
+    out: Projection
     q_norm: _Norm | None
     k_norm: _Norm | None
     mlp_norm: _Norm
-    gate: tuple[Tensor, Tensor | None]
-    up: tuple[Tensor, Tensor | None]
-    down: tuple[Tensor, Tensor | None]
+    gate: Projection
+    up: Projection
+    down: Projection
     activation: Callable[[Tensor], Tensor]
     head_dim: int
     scale: float
@@ -227,11 +297,11 @@ class _LlamaBlock:
         return self.norm(x)
 
     def q(self, normed: Tensor, angles: Angles) -> Tensor:
-        return self._rotated(F.linear(normed, *self.q_proj), self.q_norm, angles)
+        return self._rotated(self.q_proj(normed), self.q_norm, angles)
 
     def kv(self, normed: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
-        keys = self._rotated(F.linear(normed, *self.k_proj), self.k_norm, angles)
-        return keys, F.linear(normed, *self.v_proj).unflatten(-1, (-1, self.head_dim))
+        keys = self._rotated(self.k_proj(normed), self.k_norm, angles)
+        return keys, self.v_proj(normed).unflatten(-1, (-1, self.head_dim))
 
     def _rotated(self, projected: Tensor, norm: _Norm | None, angles: Angles) -> Tensor:
         x = projected.unflatten(-1, (-1, self.head_dim))
@@ -242,10 +312,13 @@ class _LlamaBlock:
         return torch.addcmul(x * cos, x.roll(self.head_dim // 2, -1), signed_sin)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = x + F.linear(attended.flatten(-2), *self.out)
+        x = x + self.out(attended.flatten(-2))
         normed = self.mlp_norm(x)
-        gated = self.activation(F.linear(normed, *self.gate)).mul_(F.linear(normed, *self.up))
-        return x.add_(F.linear(gated, *self.down))
+        gated = self.activation(self.gate(normed)).mul_(self.up(normed))
+        return x.add_(self.down(gated))
+
+    def projections(self) -> list[Projection]:
+        return [self.q_proj, self.k_proj, self.v_proj, self.out, self.gate, self.up, self.down]
 
 
 @dataclass
@@ -290,7 +363,7 @@ class Llama:
     head_dim: int
     tokens: Tensor
     norm: _Norm
-    weight: Tensor
+    head: Projection
     rotary: _Rotary
     longest: int = 0
 
@@ -298,16 +371,14 @@ class Llama:
     def of(cls, model: Model) -> "Llama":
         body, config = model.model, model.config
         dim = body.layers[0].self_attn.head_dim
-        weight, bias = _linear(model.lm_head)
-        if bias is not None:
-            raise step_aside("a bias on the language-model head is not covered")
+        head = _head(model)
         tokens = _plain(body.embed_tokens, nn.Embedding).weight
         rotary = _Rotary(body.rotary_emb, tokens, dim)
         rotary.check(config.max_position_embeddings - 1)
         blocks: list[Block] = [_llama_block(layer, dim) for layer in body.layers]
         norm = _Norm.of(body.norm)
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-        return cls(blocks, heads, kv_heads, dim, tokens, norm, weight, rotary)
+        return cls(blocks, heads, kv_heads, dim, tokens, norm, head, rotary)
 
     def reserve(self, longest: int) -> None:
         """Positions below `longest` will be asked for."""
@@ -320,7 +391,14 @@ class Llama:
         return self.rotary(positions, self.longest)
 
     def logits(self, x: Tensor) -> Tensor:
-        return F.linear(self.norm(x), self.weight)
+        return self.head(self.norm(x))
+
+    @property
+    def weight(self) -> Tensor:
+        return self.head.weight
+
+    def projections(self) -> list[Projection]:
+        return [self.head, *(p for block in self.blocks for p in block.projections())]
 
 
 def _llama_block(layer: Model, dim: int) -> _LlamaBlock:
@@ -328,16 +406,16 @@ def _llama_block(layer: Model, dim: int) -> _LlamaBlock:
     q_norm, k_norm = getattr(attn, "q_norm", None), getattr(attn, "k_norm", None)
     return _LlamaBlock(
         norm=_Norm.of(layer.input_layernorm),
-        q_proj=_linear(attn.q_proj),
-        k_proj=_linear(attn.k_proj),
-        v_proj=_linear(attn.v_proj),
-        out=_linear(attn.o_proj),
+        q_proj=Projection.linear(attn.q_proj),
+        k_proj=Projection.linear(attn.k_proj),
+        v_proj=Projection.linear(attn.v_proj),
+        out=Projection.linear(attn.o_proj),
         q_norm=None if q_norm is None else _Norm.of(q_norm),
         k_norm=None if k_norm is None else _Norm.of(k_norm),
         mlp_norm=_Norm.of(layer.post_attention_layernorm),
-        gate=_linear(mlp.gate_proj),
-        up=_linear(mlp.up_proj),
-        down=_linear(mlp.down_proj),
+        gate=Projection.linear(mlp.gate_proj),
+        up=Projection.linear(mlp.up_proj),
+        down=Projection.linear(mlp.down_proj),
         activation=_activation(mlp.act_fn),
         head_dim=dim,
         scale=attn.scaling,

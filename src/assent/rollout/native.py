@@ -11,12 +11,12 @@ from assent.errors import AssentError, ContractError, NonFiniteError
 from assent.rollout import generic
 from assent.rollout.agreement import require_agreement
 from assent.rollout.cache import Cache, prefill, step
-from assent.rollout.decoders import Decoder, angles_of, decoder_of, window_of
+from assent.rollout.decoders import Decoder, angles_of, decoder_of, laid_out, window_of
 from assent.rollout.draw import Draw
 from assent.rollout.outputs import Outputs
 from assent.rollout.recorded import RecordedStep, Recorder, recorder_for
 from assent.rollout.requests import check_requests, positions_of, vocabulary_of
-from assent.rollout.slots import Queue, Slots, serve
+from assent.rollout.slots import PAD, Queue, Slots, serve
 from assent.rollout.weights import Weights
 from assent.types import Request, Sample, Sampling
 
@@ -31,8 +31,9 @@ CPU_PACE, GPU_PACE = (1, 512), (4, 8192)
 class NativeEngine:
     """Samples many requests at once: slots are refilled as sequences end, a prompt is read once for all its samples.
 
-    For GPT-2, Llama, Mistral, Qwen2 and Qwen3 a lean decode step reads the model's own weights in place, with no packed
-    or transposed copy that could go stale: a learner that updates these tensors has updated the engine. It is compared
+    For GPT-2, Llama, Mistral, Qwen2 and Qwen3 a lean decode step reads the model's own weights, and keeps no packed or
+    transposed copy from one call to the next that could go stale: a learner that updates these tensors has updated the
+    engine. It is compared
     with the model's forward when the engine is made, and again when a parameter object has been replaced. Where it does
     not cover the model, or differs from it, `path` is "generic", `reason` says why and a warning is logged: the model's
     own forward is then used, with a cache.
@@ -168,7 +169,7 @@ class NativeEngine:
 
     def _lean(self, decoder: Decoder, requests: Sequence[Request], sampling: Sampling, draw: Draw) -> Outputs:
         longest = max(len(r.token_ids) for r in requests) + sampling.max_new_tokens
-        decoder.reserve(longest)
+        decoder.reserve(longest + PAD)
         rows = min(self._slots, len(requests))
         if self._cache is None or self._cache.slots < rows or self._cache.length < longest:
             self._cache = self._recorded = None  # frees the old ones before the new ones are made
@@ -177,7 +178,8 @@ class NativeEngine:
                 self._recorded = RecordedStep(decoder, self._cache, self._recorder)
         slots = Slots(decoder, self._cache, requests, sampling, draw, self._recorded)
         look_every, chunk = CPU_PACE if decoder.weight.device.type == "cpu" else GPU_PACE
-        serve(slots, Queue(decoder, requests, chunk), look_every=look_every)
+        with laid_out(decoder):
+            serve(slots, Queue(decoder, requests, chunk, positions_of(self._model)), look_every=look_every)
         return slots.outputs
 
     def sync(self, weights: Mapping[str, Tensor], *, version: int) -> None:

@@ -18,6 +18,9 @@ from assent.types import Request, Sampling
 # Idle slots are refilled, or moved out of the way, once this share of them has ended: below it the copying costs more.
 IDLE_SHARE = 1 / 16
 
+PAD = 16
+"""Prompts are read in lengths of a multiple of it."""
+
 
 Read = Callable[[Tensor, Tensor, int], Tensor]
 """`cache.step` on one decoder and cache."""
@@ -38,12 +41,18 @@ class Queue:
     Longest first keeps the lengths in the slots similar (attention reads up to the longest) and leaves the short ones,
     which cost least, for the thinning end.
 
+    A prompt is padded to a length that follows from its own, so that the sums over its keys are cut into the same
+    pieces whatever is read beside it.
+
     Args:
         prefill_tokens: prompt tokens read at once, padding included; a longer prompt is read alone.
+        positions: that the model has; None if they never end.
     """
 
-    def __init__(self, decoder: Decoder, requests: Sequence[Request], prefill_tokens: int) -> None:
-        self._decoder, self._prefill_tokens = decoder, prefill_tokens
+    def __init__(
+        self, decoder: Decoder, requests: Sequence[Request], prefill_tokens: int, positions: int | None
+    ) -> None:
+        self._decoder, self._prefill_tokens, self._positions = decoder, prefill_tokens, positions
         self._requests = requests
         order = sorted(range(len(requests)), key=lambda i: (-len(requests[i].token_ids), requests[i].token_ids))
         self._groups: deque[list[int]] = deque()
@@ -68,9 +77,11 @@ class Queue:
 
     def _prefill(self) -> None:
         """All but the last token of the next prompts; the last is the first input of the decode step."""
-        length = len(self._requests[self._groups[0][0]].token_ids) - 1
+        length = self._padded_length(self._groups[0])
         chunk = [self._groups.popleft()]
         while self._groups and (len(chunk) + 1) * length <= self._prefill_tokens:
+            if self._padded_length(self._groups[0]) != length:
+                break
             chunk.append(self._groups.popleft())
         cache = None
         if length:
@@ -78,6 +89,11 @@ class Queue:
             padded = [[*ids, *([0] * (length - len(ids)))] for ids in prompts]
             cache = prefill(self._decoder, torch.tensor(padded, device=self._decoder.weight.device))
         self._ready.extend(_Waiting(i, cache, row) for row, group in enumerate(chunk) for i in group)
+
+    def _padded_length(self, group: list[int]) -> int:
+        length = len(self._requests[group[0]].token_ids) - 1
+        padded = length + -length % PAD
+        return padded if self._positions is None else min(padded, self._positions)
 
 
 class Slots:

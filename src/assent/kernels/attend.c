@@ -1,7 +1,7 @@
 /* Attention of one new token per slot over its cached keys and values, and the writing of its own.
  *
  * Each slot reads its own length and no more, and is computed in an order that no other slot changes. Compiled by
- * compiled.py at first use; cache.py has the same in torch operations.
+ * build.py at first use; rollout/cache.py has the same in torch operations.
  */
 #include <stdint.h>
 #include <string.h>

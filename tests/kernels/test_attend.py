@@ -9,7 +9,8 @@ import torch
 from tests.rollout.rollout_models import make
 
 from assent.errors import NonFiniteError
-from assent.rollout import compiled
+from assent.kernels import attend as compiled
+from assent.kernels import build
 from assent.rollout.native import NativeEngine
 from assent.types import Request, Sampling
 
@@ -141,7 +142,7 @@ def test_a_wrong_or_broken_library_is_not_used(slip, by, said, tmp_path, monkeyp
 
 
 def _compile(folder, results):
-    results.put(compiled._gap(compiled.Attend(compiled._load(compiled._library()))) < compiled.GAP)
+    results.put(compiled._gap(compiled.Attend(compiled._function(build.load(compiled.SOURCE)))) < compiled.GAP)
 
 
 @needs_compiler

@@ -1,20 +1,12 @@
-"""The attention of a decode step in C, compiled at first use for this processor; torch operations where that fails.
+"""The attention of a decode step in C; torch operations where it cannot be compiled.
 
 Between the matrix products of a small model on a CPU, a decode step is bound by the calls around them: eight torch
 operations a layer, all of which read to the longest slot. `attend.c` is one call that reads each slot to its own end.
-The library is kept in the cache folder under the digest of its source, its compiler and the processor. It is held
-against torch operations when it is loaded, and the engine that uses it is held against the model's own forward.
-`ASSENT_COMPILE=0` in the environment keeps to torch.
+It is held against torch operations when it is loaded, and the engine that uses it against the model's own forward.
 """
 
 import ctypes
-import hashlib
 import logging
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from assent.kernels import build
+
 logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("attend.c")
-FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
-SECONDS = 60
 GAP = 1e-5
 """Largest difference from torch that is put down to rounding, for values near 1."""
 
@@ -63,12 +55,10 @@ class Attend:
 @cache
 def attend() -> Attend | None:
     """The compiled function, checked; None where there is no compiler, or it fails, or its figures differ."""
-    if os.environ.get("ASSENT_COMPILE", "1") == "0":
-        return None
     try:
-        function = Attend(_load(_library()))
+        function = Attend(_function(build.load(SOURCE)))
         gap = _gap(function)
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+    except build.FAILURES as error:
         logger.info("decoding keeps to torch operations, since attend.c could not be compiled: %s", error)
         return None
     if not gap < GAP:
@@ -77,59 +67,11 @@ def attend() -> Attend | None:
     return function
 
 
-def _library() -> Path:
-    """Compile, unless the cache has it. Written under another name first, so that no one loads half a library."""
-    compiler = os.environ.get("CC") or next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
-    if compiler is None:
-        raise OSError("there is no C compiler")
-    said = subprocess.run([compiler, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
-    threads = _openmp()
-    parts = (SOURCE.read_bytes(), said, " ".join(FLAGS).encode(), str(threads).encode(), _processor())
-    path = _folder() / f"attend-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        unlinked, made = Path(folder) / "attend.o", Path(folder) / "attend.so"
-        openmp = ["-fopenmp"] if threads else []
-        linked = [str(threads), f"-Wl,-rpath,{threads.parent}"] if threads else []
-        _run([compiler, *FLAGS, *openmp, "-c", str(SOURCE), "-o", str(unlinked)])
-        _run([compiler, "-shared", str(unlinked), "-o", str(made), *linked])
-        os.replace(made, path)
-    return path
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    if done.returncode:
-        raise OSError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-
-
-def _load(path: Path) -> Any:
-    function = ctypes.CDLL(str(path)).attend
+def _function(library: ctypes.CDLL) -> Any:
+    function = library.attend
     function.restype = None
     function.argtypes = [ctypes.c_void_p] * 8 + [ctypes.c_int64] * 8 + [ctypes.c_float, ctypes.c_int32]
     return function
-
-
-def _openmp() -> Path | None:
-    """The library of threads that torch brings: a second one beside it would fight it for the cores."""
-    return next(iter(sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))), None)
-
-
-def _processor() -> bytes:
-    """What `-march=native` stands for here: a folder may be shared by machines that differ."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    told = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return f"{platform.machine()} {platform.processor()} {told}".encode()
-
-
-def _folder() -> Path:
-    kept = os.environ.get("ASSENT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assent"
-    return Path(kept).expanduser() / "compiled"
 
 
 def _gap(function: Attend) -> float:
