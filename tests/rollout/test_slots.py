@@ -54,8 +54,8 @@ def test_a_prompt_is_read_in_a_length_that_no_other_prompt_changes(watched):
     watched[0].clear()
     for prompt in prompts:
         NativeEngine(model, slots=4).generate(requests_of([prompt], 1), Sampling(2, ()))
-    assert together == [(1, 48), (2, 16), (2, 32)]
-    assert sorted(length for _, length in watched[0]) == [16, 16, 32, 32, 48]
+    assert together == [(1, 8), (1, 16), (1, 24), (1, 32), (1, 40)]
+    assert sorted(length for _, length in watched[0]) == [8, 16, 24, 32, 40]
 
 
 def test_prompts_of_one_token_need_no_prefill(watched):

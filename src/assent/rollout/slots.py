@@ -18,7 +18,7 @@ from assent.types import Request, Sampling
 # Idle slots are refilled, or moved out of the way, once this share of them has ended: below it the copying costs more.
 IDLE_SHARE = 1 / 16
 
-PAD = 16
+PAD = 8
 """Prompts are read in lengths of a multiple of it."""
 
 
