@@ -11,6 +11,7 @@ import torch
 from tests.rollout.rollout_models import make
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from assent.functional.logprobs import linear_token_logprobs_and_entropy
 from assent.kernels import build, products
@@ -19,7 +20,16 @@ from assent.models.prepare import prepare
 from assent.rollout.native import NativeEngine
 from assent.types import Request, Sampling
 
-SHAPES = [(1, 32, 32), (5, 17, 16), (2, 33, 47), (13, 256, 64), (14, 257, 65), (15, 40, 95), (32, 160, 640), (300, 64, 1030)]
+SHAPES = [
+    (1, 32, 32),
+    (5, 17, 16),
+    (2, 33, 47),
+    (13, 256, 64),
+    (14, 257, 65),
+    (15, 40, 95),
+    (32, 160, 640),
+    (300, 64, 1030),
+]
 SHAPES += [(29, 700, 33), (9, 32, 70_001)]
 
 
@@ -154,6 +164,15 @@ def test_what_it_is_not_for_is_torch_s_own(x, w, compiled, monkeypatch):
 def test_autocast_is_followed(compiled):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert linear(drawn(8, 64), drawn(64, 64)).dtype == torch.bfloat16
+
+
+def test_who_follows_torch_s_operations_sees_the_products(compiled):
+    x, w = drawn(8, 64), drawn(96, 64)
+    with FlopCounterMode(display=False) as counter:
+        linear(x, w)
+    assert counter.get_total_flops() == 2 * 8 * 64 * 96
+    traced = torch.jit.trace(lambda x: linear(x, w), (x,))
+    assert torch.equal(traced(x + 1), F.linear(x + 1, w))
 
 
 @pytest.mark.parametrize("told", [{"vendor_id": "GenuineIntel", "flags": "avx512f"}, {"vendor_id": "AuthenticAMD"}, {}])

@@ -179,9 +179,14 @@ def _taken(x: Tensor, weight: Tensor, bias: Tensor | None) -> Multiply | None:
     for t in (x, weight) if bias is None else (x, weight, bias):
         if t.dtype != torch.float32 or t.device.type != "cpu" or type(t) not in (Tensor, nn.Parameter):
             return None
-    if weight.dim() != 2 or min(weight.shape) < NARROW or x.numel() == 0 or torch.compiler.is_compiling():
+    if weight.dim() != 2 or min(weight.shape) < NARROW or x.numel() == 0 or _followed():
         return None
     return multiply()
+
+
+def _followed() -> bool:
+    """Whether something follows torch's operations, to trace, compile or count them; it would miss one in C."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
 
 
 class _Linear(torch.autograd.Function):
