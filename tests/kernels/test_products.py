@@ -38,7 +38,7 @@ def compiled(monkeypatch):
     monkeypatch.delenv("ASSENT_COMPILE", raising=False)
     kept = products.multiply
     kept.cache_clear()
-    yield kept() or pytest.skip("products are torch's on this machine: no AMD processor with AVX-512, or no compiler")
+    yield kept() or pytest.skip("products are torch's on this machine: no AMD processor since Zen 5, or no compiler")
     kept.cache_clear()
 
 
@@ -161,6 +161,15 @@ def test_what_it_is_not_for_is_torch_s_own(x, w, compiled, monkeypatch):
     assert found.device.type == "meta" or torch.equal(found, expected)
 
 
+def test_a_product_carries_no_gradient_and_takes_any_bias(compiled, torch_s_own):
+    x, w, bias = drawn(8, 64).requires_grad_(), drawn(64, 96), drawn(96, 2)[:, 0]
+    ours = product(x, w, bias)
+    torch_s_own()
+    theirs = product(x, w, bias)
+    assert not ours.requires_grad and not theirs.requires_grad
+    assert off_by(ours, theirs) < products.GAP
+
+
 def test_autocast_is_followed(compiled):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert linear(drawn(8, 64), drawn(64, 64)).dtype == torch.bfloat16
@@ -175,7 +184,12 @@ def test_who_follows_torch_s_operations_sees_the_products(compiled):
     assert torch.equal(traced(x + 1), F.linear(x + 1, w))
 
 
-@pytest.mark.parametrize("told", [{"vendor_id": "GenuineIntel", "flags": "avx512f"}, {"vendor_id": "AuthenticAMD"}, {}])
+ZEN_5 = {"vendor_id": "AuthenticAMD", "cpu family": "26", "flags": "avx2 avx512f"}
+
+
+@pytest.mark.parametrize(
+    "told", [ZEN_5 | {"vendor_id": "GenuineIntel"}, ZEN_5 | {"cpu family": "25"}, ZEN_5 | {"flags": "avx2"}, {}]
+)
 def test_another_processor_keeps_to_torch(told, monkeypatch):
     monkeypatch.setattr(build, "processor", lambda: told)
     products.multiply.cache_clear()

@@ -2,8 +2,9 @@
 
 On x86 torch multiplies with MKL, which takes AVX2 on an AMD processor whatever else it has. `multiply.c` takes
 AVX-512: on one core of a Zen 5 it does 140 to 200 GFLOP/s where MKL does 75 to 95, in the shapes of small language
-models. There, if it can be compiled and gives what torch gives, `linear` and `product` use it; everywhere else, and for
-every other number type and device, they are torch's own.
+models. There, and on what follows it, if it can be compiled and gives what torch gives, `linear` and `product` use it;
+everywhere else, and for every other number type and device, they are torch's own. (Zen 4 makes each operation of 512
+bits out of two, so that it should have little to win; not measured.)
 
 A row of the result depends on its own row alone, to the last bit: not on how many rows or threads are beside it.
 """
@@ -37,6 +38,9 @@ BLOCK = 16 * 16 * (256 + 16)
 LAID_OUT = 2**20
 """Numbers of the right matrix that are laid out at once: 4 MiB."""
 
+ZEN_5 = 26
+"""The family of AMD's first processors with whole units of 512 bits."""
+
 GAP = 2e-6
 """Largest difference from torch that is put down to rounding, relative to the largest value."""
 
@@ -51,7 +55,7 @@ class Multiply:
         self, a_NK: Tensor, b_KM: "Tensor | Panels", bias_M: Tensor | None, out_NM: Tensor, *, add: bool
     ) -> Tensor:
         """a @ b + bias into `out_NM`, or added to it."""
-        a_NK = _with_neighbours(a_NK)
+        a_NK, bias_M = _with_neighbours(a_NK), None if bias_M is None else bias_M.contiguous()
         rows, depth = a_NK.shape
         columns, threads = b_KM.shape[1], torch.get_num_threads()
         wide = min(columns + -columns % COLUMNS, max(COLUMNS, LAID_OUT // depth // COLUMNS * COLUMNS))
@@ -100,7 +104,8 @@ class Panels:
 def multiply() -> Multiply | None:
     """The compiled function, checked; None where torch's own is as fast, or it cannot be had, or its figures differ."""
     told = build.processor()
-    if told.get("vendor_id") != "AuthenticAMD" or "avx512f" not in told.get("flags", "").split():
+    newer = told.get("vendor_id") == "AuthenticAMD" and int(told.get("cpu family", "0")) >= ZEN_5
+    if not newer or "avx512f" not in told.get("flags", "").split():
         return None
     try:
         function = Multiply(_function(build.load(SOURCE)))
@@ -142,7 +147,8 @@ def product(a_NK: Tensor, b_KM: Tensor | Panels, bias_M: Tensor | None = None) -
     """a @ b + bias, `[N, M]`, without gradient."""
     function = multiply() if isinstance(b_KM, Panels) else _taken(a_NK, b_KM, bias_M)
     if isinstance(b_KM, Tensor) and function is None:
-        return a_NK @ b_KM if bias_M is None else torch.addmm(bias_M, a_NK, b_KM)
+        with torch.no_grad():
+            return a_NK @ b_KM if bias_M is None else torch.addmm(bias_M, a_NK, b_KM)
     assert function is not None
     return function(a_NK, b_KM, bias_M, a_NK.new_empty(a_NK.shape[0], b_KM.shape[1]), add=False)
 
@@ -179,7 +185,7 @@ def _taken(x: Tensor, weight: Tensor, bias: Tensor | None) -> Multiply | None:
     for t in (x, weight) if bias is None else (x, weight, bias):
         if t.dtype != torch.float32 or t.device.type != "cpu" or type(t) not in (Tensor, nn.Parameter):
             return None
-    if weight.dim() != 2 or min(weight.shape) < NARROW or x.numel() == 0 or _followed():
+    if _followed() or weight.dim() != 2 or min(weight.shape) < NARROW or x.numel() == 0:
         return None
     return multiply()
 
