@@ -175,6 +175,7 @@ def test_autocast_is_followed(compiled):
         assert linear(drawn(8, 64), drawn(64, 64)).dtype == torch.bfloat16
 
 
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
 def test_who_follows_torch_s_operations_sees_the_products(compiled):
     x, w = drawn(8, 64), drawn(96, 64)
     with FlopCounterMode(display=False) as counter:
