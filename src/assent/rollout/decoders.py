@@ -138,8 +138,8 @@ class Projection:
 @contextmanager
 def laid_out(decoder: "Decoder") -> Iterator[None]:
     """Within it the decoder may read copies of the weights that are multiplied faster. None is left behind, so that no
-    copy can go stale; a decoder of more than `LAID_OUT` bytes is not copied."""
-    projections = decoder.projections()
+    copy can go stale; a decoder of more than `LAID_OUT` bytes is not copied, nor one that is not on a CPU."""
+    projections = decoder.projections() if decoder.weight.device.type == "cpu" else []
     if sum(p.weight.numel() * p.weight.element_size() for p in projections) > LAID_OUT:
         projections = []
     try:
