@@ -199,6 +199,21 @@ def test_another_processor_keeps_to_torch(told, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("x", "w", "bias"),
+    [((8, 64), (96, 63), 96), ((8, 64), (96, 64), 95), ((8, 63), (64, 64), 64)],
+    ids=["too shallow a weight", "too short a bias", "too narrow an input"],
+)
+def test_what_does_not_fit_is_refused_and_not_read_past_its_end(x, w, bias, compiled):
+    x, w, bias = drawn(*x), drawn(*w), drawn(bias)
+    with pytest.raises(RuntimeError):
+        linear(x, w, bias)
+    with pytest.raises(RuntimeError):
+        product(x, w.t(), bias)
+    with pytest.raises(RuntimeError):
+        products.add_product(torch.zeros(8, 90), x, w.t())
+
+
+@pytest.mark.parametrize(
     ("slip", "by", "said"),
     [
         ("k ? 1 : keep", "keep", "differs from it"),

@@ -99,7 +99,7 @@ static void transpose(__m512 x[LANES]) {
     }
 }
 
-/* One panel of b: columns `0` to `count`, at most COLUMNS, of all the depth. One of the two strides is 1. */
+/* One panel of b: its first `count` columns, at most COLUMNS, in all their depth. One of the two strides is 1. */
 static void pack_panel(const float *b, int64_t step, int64_t column, int64_t count, int64_t depth, float *out) {
     __mmask16 low = first(count), high = first(count - LANES);
     if (column == 1) {
@@ -118,14 +118,6 @@ static void pack_panel(const float *b, int64_t step, int64_t column, int64_t cou
             transpose(x);
             for (int j = 0; j < LANES && k + j < depth; j++) _mm512_storeu_ps(out + (k + j) * COLUMNS + half, x[j]);
         }
-}
-
-/* All panels of b[depth, columns], whose strides are `step` and `column`. */
-void pack(const float *b, int64_t step, int64_t column, int64_t columns, int64_t depth, float *out, int32_t threads) {
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t j = 0; j < columns; j += COLUMNS)
-        pack_panel(
-            b + j * column, step, column, columns - j < COLUMNS ? columns - j : COLUMNS, depth, out + j * depth);
 }
 
 /* c[rows, columns] = a[rows, depth] b[depth, columns] + bias[columns], or without bias, or c += a b.

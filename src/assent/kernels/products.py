@@ -93,7 +93,7 @@ class Panels:
     @classmethod
     def of(cls, b_KM: Tensor) -> "Panels | None":
         """None where the compiled function is not for such a matrix."""
-        if _taken(b_KM, b_KM, None) is None:
+        if _taken(b_KM.t(), b_KM, None, depth=0) is None:
             return None
         beyond = -b_KM.shape[1] % COLUMNS
         numbers = F.pad(b_KM, (0, beyond)).unflatten(1, (-1, COLUMNS)).transpose(0, 1).flatten()
@@ -145,18 +145,24 @@ def _gap(function: Multiply) -> float:
 
 def product(a_NK: Tensor, b_KM: Tensor | Panels, bias_M: Tensor | None = None) -> Tensor:
     """a @ b + bias, `[N, M]`, without gradient."""
-    function = multiply() if isinstance(b_KM, Panels) else _taken(a_NK, b_KM, bias_M)
-    if isinstance(b_KM, Tensor) and function is None:
+    if isinstance(b_KM, Panels):
+        function = multiply()
+        assert function is not None and a_NK.shape[1] == b_KM.shape[0]
+    elif (function := _taken(a_NK, b_KM, bias_M, depth=0)) is None:
         with torch.no_grad():
             return a_NK @ b_KM if bias_M is None else torch.addmm(bias_M, a_NK, b_KM)
-    assert function is not None
     return function(a_NK, b_KM, bias_M, a_NK.new_empty(a_NK.shape[0], b_KM.shape[1]), add=False)
 
 
 def add_product(out_NM: Tensor, a_NK: Tensor, b_KM: Tensor) -> Tensor:
     """out += a @ b, without gradient."""
-    function = _taken(a_NK, b_KM, None)
-    if function is None or out_NM.stride(1) != 1 or out_NM.dtype != torch.float32:
+    function = _taken(a_NK, b_KM, None, depth=0)
+    if (
+        function is None
+        or out_NM.shape != (len(a_NK), b_KM.shape[1])
+        or out_NM.stride(1) != 1
+        or out_NM.dtype != torch.float32
+    ):
         return out_NM.addmm_(a_NK, b_KM)
     return function(a_NK, b_KM, None, out_NM, add=True)
 
@@ -170,7 +176,7 @@ def linear(x: Tensor, weight_MK: Tensor, bias_M: Tensor | None = None) -> Tensor
     Returns:
         `[..., M]`.
     """
-    if _taken(x, weight_MK, bias_M) is None or torch.is_autocast_enabled("cpu"):
+    if _taken(x, weight_MK, bias_M, depth=1) is None or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight_MK, bias_M)
     x_NK = x.reshape(-1, x.shape[-1])
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight_MK, bias_M)):
@@ -180,12 +186,19 @@ def linear(x: Tensor, weight_MK: Tensor, bias_M: Tensor | None = None) -> Tensor
     return y_NM.view(*x.shape[:-1], -1)
 
 
-def _taken(x: Tensor, weight: Tensor, bias: Tensor | None) -> Multiply | None:
-    """The compiled function, for matrices that it is for: plain ones of float32 on a CPU, wide enough, not empty."""
+def _taken(x: Tensor, weight: Tensor, bias: Tensor | None, *, depth: int) -> Multiply | None:
+    """The compiled function, for matrices that it is for: plain ones of float32 on a CPU, wide enough, not empty. Those
+    that do not fit each other are torch's to refuse.
+
+    Args:
+        depth: the dimension of `weight` that is summed over.
+    """
     for t in (x, weight) if bias is None else (x, weight, bias):
         if t.dtype != torch.float32 or t.device.type != "cpu" or type(t) not in (Tensor, nn.Parameter):
             return None
-    if _followed() or weight.dim() != 2 or min(weight.shape) < NARROW or x.numel() == 0:
+    if _followed() or weight.dim() != 2 or min(weight.shape) < NARROW or x.dim() < 2 or x.numel() == 0:
+        return None
+    if x.shape[-1] != weight.shape[depth] or (bias is not None and bias.shape != (weight.shape[1 - depth],)):
         return None
     return multiply()
 
