@@ -121,6 +121,17 @@ def test_without_a_compiler_decoding_keeps_to_torch(tmp_path, monkeypatch, caplo
 
 
 @needs_compiler
+def test_a_compiler_may_be_named_with_its_arguments(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASSENT_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", f"{COMPILER} -g0")
+    assert compiled.attend() is not None
+    monkeypatch.setenv("CC", COMPILER)
+    compiled.attend.cache_clear()
+    assert compiled.attend() is not None
+    assert len(list((tmp_path / "compiled").glob("attend-*.so"))) == 2
+
+
+@needs_compiler
 @pytest.mark.parametrize(
     ("slip", "by", "said"),
     [

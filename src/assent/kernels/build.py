@@ -5,6 +5,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -32,12 +33,13 @@ def load(source: Path) -> ctypes.CDLL:
 
 def _library(source: Path) -> Path:
     """Compile, unless the cache has it. Written under another name first, so that no one loads half a library."""
-    compiler = os.environ.get("CC") or next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CC", "")) or [c for c in ("cc", "gcc", "clang") if shutil.which(c)][:1]
+    if not compiler:
         raise OSError("there is no C compiler")
-    said = subprocess.run([compiler, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
+    said = subprocess.run([*compiler, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
     threads = _openmp()
-    parts = (source.read_bytes(), said, " ".join(FLAGS).encode(), str(threads).encode(), _processor())
+    asked = " ".join([*compiler[1:], *FLAGS])
+    parts = (source.read_bytes(), said, asked.encode(), str(threads).encode(), _processor())
     path = _folder() / f"{source.stem}-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
     if path.exists():
         return path
@@ -46,8 +48,8 @@ def _library(source: Path) -> Path:
         unlinked, made = Path(folder) / f"{source.stem}.o", Path(folder) / f"{source.stem}.so"
         openmp = ["-fopenmp"] if threads else []
         linked = [str(threads), f"-Wl,-rpath,{threads.parent}"] if threads else []
-        _run([compiler, *FLAGS, *openmp, "-c", str(source), "-o", str(unlinked)])
-        _run([compiler, "-shared", str(unlinked), "-o", str(made), *linked])
+        _run([*compiler, *FLAGS, *openmp, "-c", str(source), "-o", str(unlinked)])
+        _run([*compiler, "-shared", str(unlinked), "-o", str(made), *linked])
         os.replace(made, path)
     return path
 
