@@ -11,7 +11,7 @@ from assent.models.placement import Placement
 from assent.pipeline.recipe import parse_recipe
 from assent.pipeline.run import plan
 from assent.stages import TABLE, placement
-from assent.stages.placement import place_of, resolve
+from assent.stages.placement import place_of, placement_of, resolve
 
 RECIPE = "name: r\nstages:\n  s: {do: sft, model: m, data: {format: domain_demonstrations, count: 9}, epochs: 1, " + (
     "batch_size: 3, optimization: {optimizer: {name: adamw, lr: 0.1}}}\n"
@@ -101,3 +101,16 @@ def test_a_smaller_gpu_holds_fewer_logits_at_once(monkeypatch, gigabytes, logits
     memory = SimpleNamespace(total_memory=gigabytes * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
     assert _logits_at_once.__wrapped__(torch.device("cuda", 0)) == logits
+
+
+@pytest.mark.parametrize(
+    ("attend", "multiply", "said"),
+    [(None, None, "nothing"), (len, None, "attend.c"), (len, len, "attend.c, multiply.c")],
+)
+def test_what_is_computed_in_c_is_noted(attend, multiply, said, monkeypatch):
+    """It rounds otherwise than torch, so that who compares two runs wants to know."""
+    monkeypatch.setattr(placement.attend, "attend", lambda: attend)
+    monkeypatch.setattr(placement.products, "multiply", lambda: multiply)
+    context = SimpleNamespace(device="cpu", precision="float32", environment={})
+    placement_of(context)
+    assert context.environment == {"device": "cpu", "in C": said}

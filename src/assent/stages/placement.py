@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from assent.errors import ConfigError
+from assent.kernels import attend, products
 from assent.models.placement import Placement
 from assent.pipeline.stage import StageContext
 
@@ -98,7 +99,11 @@ def place_of(device: str, precision: str) -> str:
 
 
 def placement_of(context: StageContext) -> Placement:
-    """Where the models of a stage go; noted in the artefact's environment."""
+    """Where the models of a stage go; noted in the artefact's environment, with what is computed in C, which rounds
+    otherwise than torch."""
     found = resolve(context.device, context.precision)
     context.environment["device"] = describe(found.device)
+    if found.device.type == "cpu":
+        kernels = {attend.SOURCE.name: attend.attend(), products.SOURCE.name: products.multiply()}
+        context.environment["in C"] = ", ".join(n for n, there in kernels.items() if there is not None) or "nothing"
     return found
