@@ -17,6 +17,7 @@ from assent.functional.logprobs import linear_token_logprobs_and_entropy
 from assent.kernels import build, products
 from assent.kernels.products import Panels, linear, product
 from assent.models.prepare import prepare
+from assent.rollout.decoders import projections_of
 from assent.rollout.native import NativeEngine
 from assent.types import Request, Sampling
 
@@ -326,7 +327,7 @@ def test_weights_that_change_between_two_calls_are_the_ones_sampled_from(family,
 
 def test_no_copy_of_the_weights_outlives_a_call(compiled, monkeypatch):
     engine = NativeEngine(wide("gpt2"), slots=4)
-    projections = engine._decoder.projections()
+    projections = projections_of(engine._decoder)
     seen = []
     lay_out = type(projections[0]).lay_out
     monkeypatch.setattr(type(projections[0]), "lay_out", lambda self: (lay_out(self), seen.append(self.panels))[0])

@@ -25,7 +25,7 @@ class Cache:
     @classmethod
     def empty(cls, decoder: Decoder, slots: int, length: int) -> "Cache":
         shape = (len(decoder.blocks), slots, decoder.kv_heads)
-        weight, dim = decoder.weight, decoder.head_dim
+        weight, dim = decoder.head.weight, decoder.head_dim
         # Zeros, not garbage: masked places are multiplied by a weight of 0, and 0 times nan is nan.
         return cls(weight.new_zeros((*shape, dim, length)), weight.new_zeros((*shape, length, dim)))
 

@@ -58,8 +58,8 @@ class Decoder(Protocol):
     @property
     def head_dim(self) -> int: ...
     @property
-    def weight(self) -> Tensor:
-        """The language-model head, [vocabulary, hidden]; its dtype and device are the decoder's."""
+    def head(self) -> "Projection":
+        """The language-model head; the dtype and device of its weight are the decoder's."""
         ...
 
     def reserve(self, longest: int) -> None:
@@ -69,7 +69,6 @@ class Decoder(Protocol):
     def embed(self, token_ids: Tensor, positions: Tensor) -> Tensor: ...
     def angles(self, positions: Tensor) -> Angles: ...
     def logits(self, x: Tensor) -> Tensor: ...
-    def projections(self) -> "list[Projection]": ...
 
 
 def step_aside(reason: str) -> ContractError:
@@ -135,11 +134,16 @@ class Projection:
         self.panels = None
 
 
+def projections_of(decoder: "Decoder") -> list[Projection]:
+    """The head, and those of every block."""
+    return [decoder.head, *(p for block in decoder.blocks for p in block.projections())]
+
+
 @contextmanager
 def laid_out(decoder: "Decoder") -> Iterator[None]:
     """Within it the decoder may read copies of the weights that are multiplied faster. None is left behind, so that no
     copy can go stale; a decoder of more than `LAID_OUT` bytes is not copied, nor one that is not on a CPU."""
-    projections = decoder.projections() if decoder.weight.device.type == "cpu" else []
+    projections = projections_of(decoder) if decoder.head.weight.device.type == "cpu" else []
     if sum(p.weight.numel() * p.weight.element_size() for p in projections) > LAID_OUT:
         projections = []
     try:
@@ -249,13 +253,6 @@ class Gpt2:
 
     def logits(self, x: Tensor) -> Tensor:
         return self.head(self.norm(x))
-
-    @property
-    def weight(self) -> Tensor:
-        return self.head.weight
-
-    def projections(self) -> list[Projection]:
-        return [self.head, *(p for block in self.blocks for p in block.projections())]
 
 
 # ------------------------------------------------------------------------------------------------------------- Llama
@@ -392,13 +389,6 @@ class Llama:
 
     def logits(self, x: Tensor) -> Tensor:
         return self.head(self.norm(x))
-
-    @property
-    def weight(self) -> Tensor:
-        return self.head.weight
-
-    def projections(self) -> list[Projection]:
-        return [self.head, *(p for block in self.blocks for p in block.projections())]
 
 
 def _llama_block(layer: Model, dim: int) -> _LlamaBlock:

@@ -177,7 +177,7 @@ class NativeEngine:
             if self._recorder is not None:
                 self._recorded = RecordedStep(decoder, self._cache, self._recorder)
         slots = Slots(decoder, self._cache, requests, sampling, draw, self._recorded)
-        look_every, chunk = CPU_PACE if decoder.weight.device.type == "cpu" else GPU_PACE
+        look_every, chunk = CPU_PACE if decoder.head.weight.device.type == "cpu" else GPU_PACE
         with laid_out(decoder):
             serve(slots, Queue(decoder, requests, chunk, positions_of(self._model)), look_every=look_every)
         return slots.outputs
@@ -213,7 +213,7 @@ def compare(decoder: Decoder, model: nn.Module) -> None:
     Raises:
         ContractError: a log-probability differs by more than `agreement.TOLERANCE`.
     """
-    weight, vocabulary = decoder.weight, vocabulary_of(model)
+    weight, vocabulary = decoder.head.weight, vocabulary_of(model)
     positions = positions_of(model) or 12
     length = max(2, min(12, positions, window_of(model) or 12))
     ids = torch.randint(vocabulary, (2, length), generator=torch.Generator().manual_seed(0)).to(weight.device)

@@ -74,7 +74,7 @@ class RecordedStep:
     def __init__(self, decoder: Decoder, cache: Cache, recorder: Recorder) -> None:
         decoder.reserve(cache.length)  # tables that the step reads must not grow into other memory
         self._decoder, self._cache, self._recorder = decoder, cache, recorder
-        like = decoder.weight
+        like = decoder.head.weight
         self._token_ids, self._positions = torch.zeros((2, cache.slots), dtype=torch.int64, device=like.device)
         self._logits = like.new_zeros((cache.slots, like.shape[0]))
         self._played: dict[tuple[int, int], Callable[[], None]] = {}

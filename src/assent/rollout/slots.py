@@ -87,7 +87,7 @@ class Queue:
         if length:
             prompts = [self._requests[group[0]].token_ids[:-1] for group in chunk]
             padded = [[*ids, *([0] * (length - len(ids)))] for ids in prompts]
-            cache = prefill(self._decoder, torch.tensor(padded, device=self._decoder.weight.device))
+            cache = prefill(self._decoder, torch.tensor(padded, device=self._decoder.head.weight.device))
         self._ready.extend(_Waiting(i, cache, row) for row, group in enumerate(chunk) for i in group)
 
     def _padded_length(self, group: list[int]) -> int:
@@ -112,7 +112,7 @@ class Slots:
         draw: Draw,
         read: Read | None = None,
     ) -> None:
-        device = decoder.weight.device
+        device = decoder.head.weight.device
         self._decoder, self._cache, self._requests, self._draw = decoder, cache, requests, draw
         self._budget, self.outputs = sampling.max_new_tokens, Outputs(len(requests), sampling, draw)
         self._line = self.outputs.line
